@@ -1,0 +1,213 @@
+"""The contract of an engine. Differences between engines are capability attributes here, never `if`s in callers.
+
+A relation is an engine's own lazy frame: callers pass it back to the engine that made it and look into it only
+through `schema`, `batches` and `rows`. A handle is one table as it stood when it was opened; a write goes through the
+handle whose number was read.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Protocol
+
+import pyarrow as pa
+
+from lakehouse_assets.errors import FeatureRefused
+from lakehouse_assets.lake.delta import Commit, Number, TableSpec
+
+OPERATION = "_op"
+"""The column of a merge's source that says what to do with the row: "u" upsert, "d" delete."""
+
+
+class Handle(Protocol):
+    """One table as it stood when it was opened."""
+
+    uri: str
+    version: int
+    id: str
+    schema: pa.Schema
+    partition_by: tuple[str, ...]
+    properties: dict[str, str]
+    comment: str | None
+
+    def number(self, app_id: str) -> int:
+        """The last number that `app_id` committed; 0 if none."""
+
+    def foreign_commits(self, start: int, end: int) -> list[int]:
+        """Versions in (start, end] that changed rows and were not written by this project."""
+
+
+class Relation(ABC):
+    """An engine's lazy frame."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What moved in a table between two versions.
+
+    Attributes:
+        kind: `none`: no row changed; `append`: `relation` holds the new rows; `images`: `relation` holds both images
+            with `_change_type` (insert, delete, update_preimage, update_postimage); `rewritten`: rows were removed or
+            rewritten and the table keeps no change data feed, so a reader has to start over.
+    """
+
+    kind: Literal["none", "append", "images", "rewritten"]
+    relation: Relation | None = None
+
+
+class Appender(ABC):
+    """Takes record batches in bounded memory; nothing is visible before `commit`."""
+
+    @abstractmethod
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Take a batch whose columns are the table's, by name and type (else `SchemaDrift`)."""
+
+    @abstractmethod
+    def commit(self, number: Number) -> Commit:
+        """Append what was taken, in one commit that carries `number`."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Give up what was taken."""
+
+
+class Engine(ABC):
+    """Reads, computes and writes.
+
+    Class attributes:
+        name: `embedded` or `spark`; recorded in the plans.
+        reads_features: Delta features that this engine reads and writes although `embedded` does not.
+        shares_object_stores: whether its commits exclude those of the other engine on an object store.
+    """
+
+    name: ClassVar[str]
+    reads_features: ClassVar[frozenset[str]] = frozenset()
+    shares_object_stores: ClassVar[bool] = False
+
+    @abstractmethod
+    def find(self, uri: str, version: int | None = None) -> Handle | None:
+        """A fresh handle of the table at `uri`, or `None` if there is none."""
+
+    @abstractmethod
+    def create(self, uri: str, spec: TableSpec) -> Handle:
+        """Create an empty table, or open the one that is there."""
+
+    @abstractmethod
+    def add_columns(self, handle: Handle, fields: Sequence[pa.Field]) -> Handle:
+        """Add nullable columns in a commit of its own; returns a fresh handle."""
+
+    @abstractmethod
+    def read(self, handle: Handle) -> Relation:
+        """The table's rows at the handle's version.
+
+        Raises:
+            FeatureRefused: the table uses a Delta feature that this engine would misread.
+        """
+
+    @abstractmethod
+    def changes(self, handle: Handle, start: int) -> Changes:
+        """What moved after version `start`, up to the handle's version.
+
+        Raises:
+            FeedExpired: the range can no longer be read.
+        """
+
+    @abstractmethod
+    def from_arrow(self, data: pa.Table | pa.RecordBatchReader) -> Relation:
+        """A relation of Arrow data; one made of a reader can be used once."""
+
+    @abstractmethod
+    def query(
+        self, sql: str, relations: Mapping[str, Relation], params: Mapping[str, object] | None = None
+    ) -> Relation:
+        """The result of a Spark SQL query over relations by the names that it uses; `:name` takes `params["name"]`."""
+
+    @abstractmethod
+    def schema(self, relation: Relation) -> pa.Schema:
+        """The relation's columns."""
+
+    @abstractmethod
+    @contextmanager
+    def held(self, relation: Relation) -> Iterator[Relation]:
+        """The relation computed once and kept, spilled to disk if need be, until the block ends."""
+
+    @abstractmethod
+    def batches(self, relation: Relation) -> pa.RecordBatchReader:
+        """The relation's rows as a stream."""
+
+    def rows(self, relation: Relation, limit: int | None = None) -> list[dict[str, Any]]:
+        """Rows as dictionaries: for small results, samples and people."""
+        found: list[dict[str, Any]] = []
+        with self.batches(relation) as reader:
+            for batch in reader:
+                found += batch.to_pylist()
+                if limit is not None and len(found) >= limit:
+                    return found[:limit]
+        return found
+
+    def append(self, handle: Handle, relation: Relation | None, number: Number) -> Commit:
+        """Append rows (none: an empty commit that carries the number)."""
+        return self._unless_done(handle, number) or self._append(handle, relation, number)
+
+    def replace(
+        self, handle: Handle, relation: Relation, number: Number, partitions: Sequence[Mapping[str, Any]] | None = None
+    ) -> Commit:
+        """Replace all rows, or those of `partitions` (partition column -> value), by the relation's, in one commit."""
+        return self._unless_done(handle, number) or self._replace(handle, relation, number, partitions)
+
+    def merge(self, handle: Handle, relation: Relation, keys: Sequence[str], number: Number) -> Commit:
+        """Upsert and delete by key in one commit: the table's columns plus `OPERATION`; NULL keys match NULL keys."""
+        return self._unless_done(handle, number) or self._merge(handle, relation, keys, number)
+
+    def rebuild(self, handle: Handle, relation: Relation, columns: pa.Schema, number: Number) -> Commit:
+        """Replace all rows and the schema by the relation's, in one commit; `columns` adds their comments."""
+        return self._unless_done(handle, number) or self._rebuild(handle, relation, columns, number)
+
+    @abstractmethod
+    def appender(self, handle: Handle) -> Appender:
+        """A stream into the table; its `commit` checks the number as `append` does."""
+
+    @abstractmethod
+    def compact(self, handle: Handle, number: Number, target_bytes: int) -> Commit:
+        """Rewrite small files into larger ones; no row changes, a stale handle is refused."""
+
+    @abstractmethod
+    def vacuum(self, handle: Handle, retention_hours: int) -> list[str]:
+        """Delete files that no version of the last hours names."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+    @staticmethod
+    def _unless_done(handle: Handle, number: Number) -> Commit | None:
+        if handle.number(number.app_id) >= number.value:
+            return Commit(handle.version, skipped=True)
+        return None
+
+    def refuse_writers(self, handle: Handle) -> None:
+        """Raise `FeatureRefused` if the table is kept for another engine."""
+        writers = handle.properties.get("lakehouse.writers", "both")
+        if writers not in ("both", self.name):
+            raise FeatureRefused(
+                f"the table at {handle.uri} may only be written by the engine {writers!r}",
+                value=self.name,
+                choices=(writers,),
+                fix=f"run it with --engine {writers}",
+            )
+
+    @abstractmethod
+    def _append(self, handle: Handle, relation: Relation | None, number: Number) -> Commit: ...
+
+    @abstractmethod
+    def _replace(
+        self, handle: Handle, relation: Relation, number: Number, partitions: Sequence[Mapping[str, Any]] | None
+    ) -> Commit: ...
+
+    @abstractmethod
+    def _merge(self, handle: Handle, relation: Relation, keys: Sequence[str], number: Number) -> Commit: ...
+
+    @abstractmethod
+    def _rebuild(self, handle: Handle, relation: Relation, columns: pa.Schema, number: Number) -> Commit: ...

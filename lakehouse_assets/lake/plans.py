@@ -1,0 +1,187 @@
+"""Plans: the numbered batches of every feed, kept in the Delta table `control.batches`.
+
+A plan says which closed range a batch reads and by which rules it is made; it is recorded before anything is
+written, and its number is committed together with the rows. So a plan without its number in the target is an
+interrupted batch, and is replayed. The table is only ever appended to.
+What belongs here: recording and finding plans. What does not: deciding what a plan should read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, date, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lakehouse_assets.lake.delta import DeltaTable, Number, TableSpec, create_table, find_table
+from lakehouse_assets.lake.names import FeedName
+from lakehouse_assets.lake.storage import Storage
+
+SCHEMA = pa.schema(
+    [
+        pa.field("app_id", pa.string(), metadata={"comment": "the feed: its numbers stand under this id"}),
+        pa.field("revision", pa.int64(), metadata={"comment": "1, 2, … for each feed: the newest row counts"}),
+        pa.field("number", pa.int64(), metadata={"comment": "the batch's number, committed with its rows"}),
+        pa.field("plan_id", pa.string()),
+        pa.field("destination", pa.string()),
+        pa.field("feed", pa.string()),
+        pa.field("partition", pa.string()),
+        pa.field("mode", pa.string(), metadata={"comment": "append, replace, merge, …: how the target is written"}),
+        pa.field("start_position", pa.string(), metadata={"comment": "JSON; the range is after start, up to end"}),
+        pa.field("end_position", pa.string(), metadata={"comment": "JSON"}),
+        pa.field("incarnation", pa.string(), metadata={"comment": "which stream was read"}),
+        pa.field("recipe", pa.string(), metadata={"comment": "JSON: the rules and expressions in full"}),
+        pa.field("recipe_hash", pa.string()),
+        pa.field("target_version", pa.int64(), metadata={"comment": "the target's version when the plan was made"}),
+        pa.field("run_date", pa.date32(), metadata={"comment": "what :run_date means in this batch (UTC)"}),
+        pa.field("planned_at", pa.timestamp("us", tz="UTC")),
+        pa.field("rebuild", pa.bool_(), metadata={"comment": "the batch starts the table over"}),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Batch `number` of a feed: what is read, and by which recipe it is made."""
+
+    feed: FeedName
+    number: int
+    mode: str
+    start: Mapping[str, Any]
+    end: Mapping[str, Any]
+    incarnation: str
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    target_version: int = -1
+    run_date: date = field(default_factory=lambda: datetime.now(UTC).date())
+    planned_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    plan_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    revision: int = 0
+    rebuild: bool = False
+
+    @property
+    def as_number(self) -> Number:
+        """The number that every commit of this batch carries."""
+        return Number(self.feed.app_id, self.number, self.plan_id)
+
+    @property
+    def recipe_hash(self) -> str:
+        """A hash of the recipe, by which a changed entity is noticed."""
+        return self.hash_of(self.recipe)
+
+    @staticmethod
+    def hash_of(recipe: Mapping[str, Any]) -> str:
+        """The hash of a recipe."""
+        return hashlib.sha256(_json(recipe).encode()).hexdigest()[:16]
+
+    def row(self) -> dict[str, Any]:
+        """This plan as a row of `control.batches`."""
+        return {
+            "app_id": self.feed.app_id,
+            "revision": self.revision,
+            "number": self.number,
+            "plan_id": self.plan_id,
+            "destination": self.feed.destination,
+            "feed": self.feed.feed,
+            "partition": self.feed.partition,
+            "mode": self.mode,
+            "start_position": _json(self.start),
+            "end_position": _json(self.end),
+            "incarnation": self.incarnation,
+            "recipe": _json(self.recipe),
+            "recipe_hash": self.recipe_hash,
+            "target_version": self.target_version,
+            "run_date": self.run_date,
+            "planned_at": self.planned_at,
+            "rebuild": self.rebuild,
+        }
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Plan:
+        """The plan that a row of `control.batches` holds; columns of later versions are left alone."""
+        known = {f.name for f in fields(cls)}
+        return cls(
+            feed=FeedName(row["destination"], row["feed"], row["partition"]),
+            start=json.loads(row["start_position"]),
+            end=json.loads(row["end_position"]),
+            recipe=json.loads(row["recipe"]),
+            **{name: value for name, value in row.items() if name in known - {"feed", "recipe"}},
+        )
+
+
+class PlanBook:
+    """The plans of a lake, or of one table that keeps its own beside it."""
+
+    def __init__(self, uri: str, storage: Storage) -> None:
+        self.uri = uri
+        self._storage = storage
+
+    def open(self, *feeds: FeedName) -> Ledger:
+        """The plans of one or several feeds, as they stand now."""
+        return Ledger(self, feeds, find_table(self.uri, self._storage))
+
+    def create(self) -> DeltaTable:
+        """The table of the plans, made if it is not there."""
+        spec = TableSpec(SCHEMA, properties={"lakehouse.destination": "control.batches"}, comment="The plans")
+        return create_table(self.uri, self._storage, spec)
+
+
+class Ledger:
+    """Plans of feeds, read and recorded through one handle: two processes cannot both record the next one."""
+
+    def __init__(self, book: PlanBook, feeds: Sequence[FeedName], table: DeltaTable | None) -> None:
+        self._book = book
+        self._feeds = feeds
+        self._table = table
+        self._revisions = {feed.app_id: table.number(feed.app_id) if table else 0 for feed in feeds}
+
+    def last(self, feed: FeedName) -> Plan | None:
+        """The newest plan of a feed."""
+        revision = self._revisions[feed.app_id]
+        return next(self._rows(feed, revision), None) if revision else None
+
+    def record(self, *plans: Plan) -> tuple[Plan, ...]:
+        """Record plans as the newest of their feeds, all of them in one commit.
+
+        Raises:
+            ConcurrentWriter: another process recorded one since this ledger was opened.
+        """
+        table = self._table or self._book.create()
+        numbered = tuple(
+            replace(p, revision=self._revisions[p.feed.app_id] + 1, plan_id=uuid.uuid4().hex) for p in plans
+        )
+        rows = pa.Table.from_pylist([plan.row() for plan in numbered], schema=SCHEMA)
+        table.append(rows.to_reader(), *(Number(p.feed.app_id, p.revision, p.plan_id) for p in numbered))
+        return numbered
+
+    def history(self, feed: FeedName) -> list[Plan]:
+        """Every plan of a feed that counts, oldest first: the newest of each number since the last rebuild."""
+        newest: dict[int, Plan] = {}
+        for plan in sorted(self._rows(feed), key=lambda plan: plan.revision):
+            if plan.rebuild and plan.number not in newest:
+                newest.clear()
+            newest[plan.number] = plan
+        return list(newest.values())
+
+    def _rows(self, feed: FeedName, revision: int | None = None) -> Iterator[Plan]:
+        if self._table is None:
+            return
+        import pyarrow.parquet as pq
+
+        fs, _ = self._table.storage.filesystem(self._table.uri)
+        wanted = {"app_id": feed.app_id} | ({"revision": revision} if revision else {})
+        for file in self._table.files(bounds=wanted):
+            with fs.open_input_file(file.path) as source:
+                rows = pq.ParquetFile(source).read()
+            for row in rows.filter(pc.equal(rows.column("app_id"), feed.app_id)).to_pylist():
+                if revision is None or row["revision"] == revision:
+                    yield Plan.of_row(row)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

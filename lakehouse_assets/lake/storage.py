@@ -1,0 +1,147 @@
+"""Where a lake can stand: local directories and object stores, as file systems and as options for delta-rs.
+
+What belongs here: paths, file systems, what makes a root legal. What does not: Delta.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lakehouse_assets.errors import LakehouseError, NotRunnable, RootUnusable, StoreFailed
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+    from lakehouse_assets.settings import Settings
+
+_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_ILLEGAL = re.compile(r"[\[\]*?%]")
+SCHEMES = ("a local path", "file://", "s3://")
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How to reach table URIs: options in delta-rs's names, and pyarrow file systems made of them."""
+
+    options: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, settings: Settings, environ: Mapping[str, str]) -> Storage:
+        """The storage of a process: the `AWS_*` variables, overridden by `settings.storage_options`."""
+        named = {name: value for name, value in environ.items() if name.startswith("AWS_")}
+        return cls(named | {name: value.get_secret_value() for name, value in settings.storage_options.items()})
+
+    def delta_options(self, uri: str) -> dict[str, str]:
+        """Options for delta-rs; none for a local path, so that no secret goes where it is not needed."""
+        return {} if is_local(uri) else dict(self.options)
+
+    def filesystem(self, uri: str) -> tuple[FileSystem, str]:
+        """The file system of `uri`, and the path of `uri` in it.
+
+        Raises:
+            NotRunnable: the scheme has no file system here.
+        """
+        if is_local(uri):
+            from pyarrow.fs import LocalFileSystem
+
+            return LocalFileSystem(), local_path(uri)
+        if uri.startswith(("s3://", "s3a://")):
+            return self._s3(), uri.split("://", 1)[1].rstrip("/")
+        raise NotRunnable(f"no file system for {uri!r}", value=uri.split("://")[0], choices=SCHEMES)
+
+    def _s3(self) -> FileSystem:
+        from pyarrow.fs import S3FileSystem
+
+        get = self.options.get
+        endpoint = get("AWS_ENDPOINT_URL") or get("AWS_ENDPOINT_URL_S3")
+        return S3FileSystem(
+            access_key=get("AWS_ACCESS_KEY_ID"),
+            secret_key=get("AWS_SECRET_ACCESS_KEY"),
+            session_token=get("AWS_SESSION_TOKEN"),
+            region=get("AWS_REGION") or get("AWS_DEFAULT_REGION"),
+            endpoint_override=endpoint,
+            background_writes=False,
+        )
+
+
+def is_local(uri: str) -> bool:
+    """Whether `uri` is a directory of this machine."""
+    return _SCHEME.match(uri) is None or uri.startswith("file://")
+
+
+def local_path(uri: str) -> str:
+    """The absolute path of a local `uri`."""
+    return os.path.abspath(uri.removeprefix("file://"))
+
+
+def normalize(uri: str) -> str:
+    """A root or table URI in one spelling: absolute where it is local, no slash at the end.
+
+    Raises:
+        RootUnusable: it holds a character that Delta writers misread, or its scheme is unknown.
+    """
+    uri = str(uri)
+    if found := _ILLEGAL.search(uri):
+        raise RootUnusable(
+            f"the path {uri!r} holds the character {found[0]!r}, which Delta writers misread",
+            fix="choose a path without [ ] * ? %",
+        )
+    if is_local(uri):
+        return local_path(uri)
+    if not uri.startswith(("s3://", "s3a://")):
+        raise RootUnusable(f"no store for the root {uri!r}", value=uri.split("://")[0] + "://", choices=SCHEMES)
+    return uri.rstrip("/")
+
+
+def check_writable(uri: str) -> None:
+    """Make sure that a local root exists and can be written; object stores say so at the first write.
+
+    Raises:
+        RootUnusable: it cannot be made, is no directory or is not writable.
+    """
+    if not is_local(uri):
+        return
+    path = Path(local_path(uri))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RootUnusable(
+            f"the lake's root {str(path)!r} cannot be made: {error.strerror}",
+            fix="give another --root, or make the directory with write permission for this user",
+        ) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise RootUnusable(
+            f"the lake's root {str(path)!r} is not writable for user {os.getuid()}",
+            fix=f"chmod u+w {path}, or give another --root",
+        )
+
+
+def store_fault(uri: str, error: BaseException, otherwise: type[LakehouseError]) -> LakehouseError:
+    """The error of ours that a failure of a disk or an object store amounts to; `otherwise` where it is none."""
+    text, code = str(error), getattr(error, "errno", None)
+    if "already exists" in text and "table" in text.lower():
+        return StoreFailed(f"another process created {uri} first", fix="run again", raced=True)
+    if code == errno.ENOSPC or "os error 28" in text or "No space left" in text:
+        return StoreFailed(f"the disk that holds {uri} is full; nothing was half-written", fix="free space, run again")
+    if code in (errno.EACCES, errno.EPERM, errno.EROFS) or "os error 13" in text or "ermission denied" in text:
+        return RootUnusable(
+            f"no permission to write {uri} ({first_line(error)})", fix="check owner and mode of the path"
+        )
+    if any(word in text for word in _STORE_WORDS):
+        return StoreFailed(f"the object store failed for {uri}: {first_line(error)}", fix="run again")
+    return otherwise(f"{type(error).__name__} on {uri}: {first_line(error)}", fix="see the cause above")
+
+
+_STORE_WORDS = ("Generic S3 error", "error sending request", "timed out", "AWS Error", "SLOW_DOWN", "503")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, for a message of ours."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

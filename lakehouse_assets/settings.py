@@ -1,0 +1,55 @@
+"""Typed settings of a process: read once when asked, never at import.
+
+What belongs here: what differs between machines (where the lake is, which engine, how much memory).
+What does not: anything about a table; that is the catalog's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from lakehouse_assets.errors import SettingsError
+
+PACKAGED_CATALOG = Path(__file__).parent / "catalog"
+
+
+class Settings(BaseSettings):
+    """Settings with their environment names (`LAKEHOUSE_ROOT`, `LAKEHOUSE_ENGINE`, …)."""
+
+    model_config = SettingsConfigDict(env_prefix="LAKEHOUSE_", extra="ignore", frozen=True)
+
+    root: str = "lake"
+    """Where the Delta tables stand: a directory or a URI (`s3://bucket/prefix`)."""
+    catalog: Path = PACKAGED_CATALOG
+    """The directory with the YAML files that declare the tables."""
+    engine: Literal["embedded", "spark"] = "embedded"
+    """What computes, unless a run asks for another."""
+    storage_options: dict[str, SecretStr] = Field(default_factory=dict)
+    """Options of the object store (JSON), over those of the environment: `{"AWS_REGION": "eu-west-1"}`."""
+    memory_limit: str = "2GB"
+    """How much memory the embedded engine may use before it spills to `temp_directory`."""
+    temp_directory: Path | None = None
+    """Where the embedded engine spills; absent: the system's directory for temporary files."""
+    threads: int = Field(default=0, ge=0)
+    """How many threads the embedded engine may use; 0: one per core."""
+
+
+def load_settings(**overrides: object) -> Settings:
+    """The settings of this process; an override of `None` counts as not given.
+
+    Raises:
+        SettingsError: a value is not legal; the message names its environment variable.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        faults = "; ".join(
+            f"LAKEHOUSE_{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']} (got {fault['input']!r})"
+            for fault in error.errors()
+        )
+        raise SettingsError(f"settings are not legal: {faults}", fix="set or unset these variables") from None

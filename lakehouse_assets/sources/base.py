@@ -1,0 +1,169 @@
+"""The contract of a source, and the registry that opens one for an entity.
+
+What belongs here: the abstract base, the value objects that cross it, the names of the formats.
+What does not: anything about Delta, plans or Dagster.
+"""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import pyarrow as pa
+
+from lakehouse_assets.errors import IncarnationChanged, NotRunnable
+
+if TYPE_CHECKING:
+    from lakehouse_assets.entities.model import Entity
+
+Position = dict[str, Any]
+"""A JSON object that only its source understands: `{"rowid": 120}`; totally ordered per stream."""
+
+MISFIT_SCHEMA = pa.schema(
+    [
+        pa.field("_upstream", pa.string()),  # JSON object: column -> the value as received, as text
+        pa.field("_reasons", pa.list_(pa.string())),  # ["cast_failed:temperature", …]
+        pa.field("_position", pa.string()),
+        pa.field("_source", pa.string()),
+    ]
+)
+"""Rows that hold a value which does not fit its column: the whole row as received, and why."""
+
+ROW_FIELDS = (pa.field("_position", pa.string()), pa.field("_source", pa.string()))
+"""What every row carries besides the source's own columns: where in the stream it stood, and of which stream."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A part of a closed range: rows that fit (`schema()` + `ROW_FIELDS`), and rows that do not (`MISFIT_SCHEMA`)."""
+
+    rows: pa.RecordBatch
+    misfits: pa.RecordBatch | None = None
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something a person should know that does not stop the batch; `code` is stable, `message` is for reading."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Past:
+    """The end positions of the plans that were made for this stream since its last rebuild, oldest first."""
+
+    positions: Callable[[], Iterable[Position]] = field(default=tuple)
+    last: Position | None = None
+
+    @classmethod
+    def of(cls, *positions: Position) -> Self:
+        """A past of given positions."""
+        return cls(lambda: positions, positions[-1] if positions else None)
+
+
+class Source(ABC):
+    """One stream of the outside world. Opened lazily, used as a context manager, never written to.
+
+    Class attributes:
+        incremental: `True`: new rows append after a position. `False`: the whole is read when it changes.
+    """
+
+    incremental: ClassVar[bool] = True
+
+    def __init__(self, entity: Entity) -> None:
+        self.entity = entity
+
+    @abstractmethod
+    def schema(self) -> pa.Schema:
+        """Columns as received, without `ROW_FIELDS`; types that Delta holds without loss."""
+
+    @abstractmethod
+    def earliest(self) -> Position:
+        """The position before the first row that the source still holds."""
+
+    @abstractmethod
+    def latest(self, past: Past) -> Position:
+        """Where a batch that starts after `past` would end now. Cheap: it is what a sensor asks.
+
+        Equal to `past.last` when there is nothing new. May be nearer than the newest row where the entity bounds a
+        batch; the caller asks again until nothing is new.
+        """
+
+    @abstractmethod
+    def read(self, start: Position, end: Position) -> Iterator[Batch]:
+        """The rows after `start` up to and including `end`, in bounded memory; the same rows at every call."""
+
+    @abstractmethod
+    def incarnation(self, position: Position) -> str:
+        """Which stream this is, as seen at `position`: a topic id, a hash of the boundary row, …; never a path."""
+
+    def verify(self, position: Position, recorded: str) -> list[Notice]:
+        """Check that the stream still is the one in which `position` was recorded.
+
+        Raises:
+            IncarnationChanged: it is another one.
+        """
+        found = self.incarnation(position)
+        if found != recorded:
+            raise IncarnationChanged(
+                f"{self.entity.destination}: the source {self.entity.source!r} is not the one that was read up to "
+                f"{position}: its identity was {recorded!r}, now it is {found!r}",
+                fix=f"bring the old source back, or rebuild from the new one: lakehouse run --full-refresh "
+                f"{self.entity.destination} (or give the new source its own feed name)",
+                position=position,
+            )
+        return []
+
+    def audit(self, past: Past) -> list[Notice]:
+        """What a careful look finds that `latest` cannot see: rows that came late, vanished or were rewritten."""
+        return []
+
+    def partitions(self) -> Mapping[str, str]:
+        """Key -> fingerprint, for sources that are read by partition; empty for the others."""
+        return {}
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Facts for people (kind, location, table, size, last value): no secret in them."""
+
+    def close(self) -> None:
+        """Let go of files and connections; calling it twice is harmless."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+FORMATS: Mapping[str, str] = {
+    "sqlite": "lakehouse_assets.sources.sqlite:SqliteSource",
+    "cloudFiles": "lakehouse_assets.sources.files:DiscoveredFiles",
+    "csv": "lakehouse_assets.sources.files:WholeFiles",
+    "json": "lakehouse_assets.sources.files:WholeFiles",
+    "parquet": "lakehouse_assets.sources.files:WholeFiles",
+    "avro": "lakehouse_assets.sources.files:WholeFiles",
+    "orc": "lakehouse_assets.sources.files:WholeFiles",
+}
+"""source_format -> the class that reads it. A format that is not here is declared now and runs later."""
+
+
+def open_source(entity: Entity) -> Source:
+    """The source of `entity`, not yet opened.
+
+    Raises:
+        NotRunnable: the format has no reader in this version.
+    """
+    if entity.source_format not in FORMATS:
+        raise NotRunnable(
+            f"entity {entity.entity_id!r} ({entity.destination}): there is no reader for source_format "
+            f"{entity.source_format!r} in this version",
+            choices=sorted(FORMATS),
+            fix="disable the entity (is_enabled: false) or run the others by name",
+        )
+    module, name = FORMATS[entity.source_format].split(":")
+    return getattr(importlib.import_module(module), name)(entity)

@@ -1,0 +1,243 @@
+"""What kinds of tables share: the work they are given, the draft they answer with, and the outcome they report.
+
+What belongs here: value objects and the small lookups that every kind needs. What does not: any kind's own rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from lakehouse_assets.engines.base import Engine, Handle, Relation
+from lakehouse_assets.entities.catalog import Catalog
+from lakehouse_assets.entities.model import Entity, TableName
+from lakehouse_assets.errors import FeatureRefused, ForeignTable, LakeError
+from lakehouse_assets.lake.delta import Commit, TableSpec
+from lakehouse_assets.lake.names import BATCHES, FeedName, Lake
+from lakehouse_assets.lake.plans import Plan, PlanBook
+from lakehouse_assets.sources.base import Notice, Past, Source, open_source
+
+Mode = Literal["append", "replace", "keys", "partitions"]
+"""How a batch changes the target: adds rows, starts it over, or refreshes the touched keys or partitions."""
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a refresh works with.
+
+    Attributes:
+        place: the URI of a table; by default its place in the lake.
+        book: where the plans are kept; by default `control.batches`.
+        progress: told (rows so far) while rows stream in.
+    """
+
+    catalog: Catalog
+    lake: Lake
+    engine: Engine
+    open_source: Callable[[Entity], Source] = open_source
+    clock: Callable[[], datetime] = _now
+    progress: Callable[[str, int], None] = lambda table, rows: None
+    accept_loss: bool = False
+    accept_foreign: bool = False
+
+    @property
+    def book(self) -> PlanBook:
+        """The plans of the lake."""
+        return PlanBook(self.lake.uri(BATCHES), self.lake.storage)
+
+    def uri(self, table: TableName) -> str:
+        """The URI of `table`."""
+        return self.lake.uri(table)
+
+    def feed_name(self, entity: Entity) -> FeedName:
+        """The name under which `entity` feeds its destination."""
+        return FeedName(str(entity.table), entity.feed)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One entity that feeds one table, with what is known of it before a batch is drafted.
+
+    Attributes:
+        target: the table, if it exists.
+        last: the last plan that was made good.
+        past: the end positions of all plans since the last rebuild.
+        rebuild: the feed is read from its start again.
+        starts_over: a rebuild's first feed, which replaces what the table holds (further feeds append to that).
+    """
+
+    entity: Entity
+    name: FeedName
+    target: Handle | None
+    last: Plan | None = None
+    past: Past = field(default_factory=Past)
+    rebuild: bool = False
+    starts_over: bool = False
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What the next batch of a feed would read, and how it would be written."""
+
+    mode: Mode
+    start: Mapping[str, Any]
+    end: Mapping[str, Any]
+    incarnation: str
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True)
+class Idle:
+    """There is nothing new to read."""
+
+    notices: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a rule was kept in a batch: rows that broke it, and a few of them."""
+
+    rule: str
+    action: Literal["expect_all", "expect_all_or_drop", "expect_all_or_fail", "cast"]
+    broken: int
+    rows: int
+    examples: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether no row broke the rule."""
+        return self.broken == 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a batch did: rows in = valid + quarantined + dropped, and the commits by table."""
+
+    plan: Plan
+    commits: Mapping[TableName, Commit]
+    rows_in: int = 0
+    valid: int = 0
+    quarantined: int = 0
+    dropped: int = 0
+    verdicts: Sequence[Verdict] = ()
+    notices: tuple[Notice, ...] = ()
+
+
+def upstream(work: Work, table: TableName, version: int | None = None) -> Handle:
+    """A handle of an upstream table.
+
+    Raises:
+        LakeError: it was not made yet.
+    """
+    handle = work.engine.find(work.uri(table), version)
+    if handle is None:
+        raise LakeError(
+            f"the table {table} is not in the lake {work.lake.root} yet", fix=f"run it first: lakehouse run {table}"
+        )
+    return handle
+
+
+def table_properties(entity: Entity, *, change_feed: bool) -> dict[str, str]:
+    """The properties a table of `entity` is created with: whose it is, its keys, its writers, and the user's own.
+
+    Raises:
+        FeatureRefused: the user's own turn on a feature that the embedded engine would misread.
+    """
+    writers = entity.lakehouse.writers or "both"
+    refused = [name for name, value in entity.table_properties.items() if name in _SPARK_ONLY and value != "false"]
+    if refused and writers == "both":
+        raise FeatureRefused(
+            f"entity {entity.entity_id!r}: table_properties {', '.join(refused)} make a table that only Spark can read",
+            fix="remove them, or say `lakehouse: {writers: spark}`",
+        )
+    return {
+        **entity.table_properties,
+        "lakehouse.destination": str(entity.table),
+        "lakehouse.kind": entity.kind,
+        "lakehouse.keys": ",".join(entity.primary_keys),
+        "lakehouse.writers": writers,
+        "delta.enableChangeDataFeed": "true" if change_feed else "false",
+    }
+
+
+_SPARK_ONLY = frozenset(
+    {
+        "delta.enableDeletionVectors",
+        "delta.columnMapping.mode",
+        "delta.enableRowTracking",
+        "delta.enableInCommitTimestamps",
+        "delta.enableTypeWidening",
+    }
+)
+
+
+def with_comments(schema: pa.Schema, comments: Mapping[str, str]) -> pa.Schema:
+    """`schema`, nullable throughout, with the entity's column comments."""
+    return pa.schema(
+        [
+            pa.field(f.name, f.type, metadata={"comment": comments[f.name]} if f.name in comments else f.metadata)
+            for f in schema
+        ]
+    )
+
+
+def ensure(work: Work, entity: Entity, table: TableName, schema: pa.Schema, *, change_feed: bool) -> Handle:
+    """The table, made from the entity if it is not there, widened if the rows have new columns.
+
+    Raises:
+        ForeignTable: a table that this project did not make stands there.
+    """
+    uri = work.uri(table)
+    handle = work.engine.find(uri)
+    if handle is None:
+        own = table == entity.table
+        properties = table_properties(entity, change_feed=change_feed) | {"lakehouse.destination": str(table)}
+        spec = TableSpec(
+            with_comments(schema, entity.lakehouse.columns),
+            tuple(entity.partition_cols) if own else (),
+            properties,
+            entity.comment if own else f"Rows of {entity.table} that broke a rule, and which",
+        )
+        return work.engine.create(uri, spec)
+    check_ours(handle, table)
+    work.engine.refuse_writers(handle)
+    new = [f for f in schema if f.name not in handle.schema.names]
+    return work.engine.add_columns(handle, new) if new else handle
+
+
+def check_ours(handle: Handle, table: TableName) -> None:
+    """Raise `ForeignTable` unless this project made the table for `table`."""
+    owner = handle.properties.get("lakehouse.destination")
+    if owner != str(table):
+        raise ForeignTable(
+            f"the table at {handle.uri} was not made for {table}"
+            + (f" but for {owner}" if owner else ": it does not carry the property lakehouse.destination"),
+            fix="move it away, choose another destination, or read it with source_format: delta",
+        )
+
+
+def feeding(work: Work, table: TableName) -> tuple[Entity, ...]:
+    """The entities that feed `table`; for a quarantine, those that feed the table it belongs to."""
+    for name, entities in work.catalog.destinations.items():
+        if table in (name, name.quarantine, name.changes):
+            return entities
+    return ()
+
+
+def is_read(work: Work, table: TableName) -> bool:
+    """Whether another table of the catalog reads `table`."""
+    return any(table in work.catalog.upstreams(name) for name in work.catalog.destinations)
+
+
+def relation_of(work: Work, table: TableName, version: int | None = None) -> Relation:
+    """The rows of a stored table."""
+    return work.engine.read(upstream(work, table, version))

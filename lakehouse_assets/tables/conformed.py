@@ -1,0 +1,169 @@
+"""Conformed tables: the new rows of an upstream table, selected, typed, judged and split into target and quarantine.
+
+Where the upstream table only appends, a batch is its new rows; where rows were changed or removed there, the batch
+starts the table over from the upstream version at hand.
+What does not belong here: history (`apply_changes`), reading from outside.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from lakehouse_assets.engines.base import Engine, Handle, Relation
+from lakehouse_assets.entities.model import Entity, TableName
+from lakehouse_assets.errors import IncarnationChanged
+from lakehouse_assets.lake.delta import Commit
+from lakehouse_assets.lake.plans import Plan
+from lakehouse_assets.sources.base import Notice
+from lakehouse_assets.sql.types import spark_type
+from lakehouse_assets.tables import quarantine
+from lakehouse_assets.tables.base import (
+    Draft,
+    Feed,
+    Idle,
+    Mode,
+    Outcome,
+    Work,
+    ensure,
+    feeding,
+    is_read,
+    upstream,
+    with_comments,
+)
+from lakehouse_assets.tables.rules import Judged, Recipe
+
+FROM_THE_START = -1
+"""The upstream version before the first one."""
+
+
+def draft(work: Work, feed: Feed) -> Draft | Idle:
+    """What the next batch would read: the upstream versions after the last plan's, up to the newest."""
+    source = upstream(work, upstream_of(work, feed.entity))
+    recipe = Recipe.of(feed.entity).record()
+    if feed.last is None or feed.rebuild:
+        mode: Mode = "replace" if feed.starts_over else "append"
+        return Draft(mode, {"version": FROM_THE_START}, {"version": source.version}, source.id, recipe)
+    check_incarnation(feed.entity, feed.last.incarnation, source.id)
+    start = int(feed.last.end["version"])
+    kind = work.engine.changes(source, start).kind
+    if kind == "none":
+        return Idle()
+    notices = ()
+    if feed.last.recipe_hash != Plan.hash_of(recipe):
+        notices = (Notice("recipe_changed", f"{feed.entity.table}: earlier rows were made by another recipe"),)
+    if kind == "append":
+        return Draft("append", {"version": start}, {"version": source.version}, source.id, recipe, notices)
+    return Draft("replace", {"version": FROM_THE_START}, {"version": source.version}, source.id, recipe, notices)
+
+
+def upstream_of(work: Work, entity: Entity) -> TableName:
+    """The table that a conformed entity reads."""
+    return work.catalog.resolve(entity.source)
+
+
+def check_incarnation(entity: Entity, recorded: str, found: str) -> None:
+    """Raise `IncarnationChanged` if an upstream table was dropped and made again."""
+    if recorded != found:
+        raise IncarnationChanged(
+            f"{entity.table}: the upstream table {entity.source} is not the one that was read before "
+            f"(its id was {recorded}, now it is {found})",
+            fix=f"bring the old table back, or rebuild: lakehouse run --full-refresh {entity.table}",
+        )
+
+
+def replayable(work: Work, feed: Feed, plan: Plan) -> bool:
+    """Whether an interrupted plan can still be made: always, from the upstream versions that it pins."""
+    return True
+
+
+def write(work: Work, feed: Feed, plan: Plan) -> Outcome:
+    """Make the batch: quarantine first, target last."""
+    source = upstream(work, upstream_of(work, feed.entity), int(plan.end["version"]))
+    start = int(plan.start["version"])
+    rows = work.engine.read(source) if start == FROM_THE_START else work.engine.changes(source, start).relation
+    return keep(work, feed, plan, rows or work.engine.from_arrow(source.schema.empty_table()))
+
+
+def keep(
+    work: Work,
+    feed: Feed,
+    plan: Plan,
+    rows: Relation,
+    misfits: quarantine.Spool | None = None,
+) -> Outcome:
+    """Judge rows by the plan's recipe and write them: what every kind does whose rows go to target and quarantine.
+
+    Args:
+        misfits: rows that did not fit their columns, filled while `rows` is read.
+    """
+    entity, engine = feed.entity, work.engine
+    judged = Judged(engine, Recipe.recorded(plan.recipe), rows)
+    with engine.held(judged.relation) as held:
+        counts = judged.count(held)
+        unfit = misfits.count if misfits else 0
+        target = ensure(work, entity, entity.table, judged.schema, change_feed=keeps_change_feed(work, entity))
+        commits: dict[TableName, Commit] = {}
+        needed = counts.quarantined + unfit > 0
+        box = quarantine_of(work, entity, judged.schema, judged.upstream, needed=needed)
+        if box is not None:
+            broken = judged.broken(held, quarantine.BATCH_COLUMNS, quarantine.params(plan))
+            if misfits and unfit:
+                columns = pa.schema([f for f in box.schema if f.name in engine.schema(broken).names])
+                broken = together(engine, broken, engine.from_arrow(misfits.reader(columns, plan)))
+            commits[entity.table.quarantine] = put(work, box, plan, broken, entity)
+        commits[entity.table] = put(work, target, plan, judged.valid(held), entity)
+    return Outcome(
+        plan,
+        commits,
+        counts.rows_in + unfit,
+        counts.valid,
+        counts.quarantined + unfit,
+        counts.dropped,
+        counts.verdicts,
+    )
+
+
+def together(engine: Engine, left: Relation, right: Relation) -> Relation:
+    """The rows of two relations with the same columns."""
+    columns = ", ".join(f"`{name}`" for name in engine.schema(left).names)
+    sql = f"SELECT {columns} FROM left_rows UNION ALL SELECT {columns} FROM right_rows"
+    return engine.query(sql, {"left_rows": left, "right_rows": right})
+
+
+def put(work: Work, handle: Handle, plan: Plan, rows: Relation, entity: Entity) -> Commit:
+    """Write a batch's rows into a table as the plan's mode says."""
+    engine = work.engine
+    if plan.mode == "append":
+        return engine.append(handle, padded(engine, rows, handle.schema), plan.as_number)
+    if plan.rebuild:
+        columns = with_comments(engine.schema(rows), entity.lakehouse.columns)
+        return engine.rebuild(handle, rows, columns, plan.as_number)
+    return engine.replace(handle, padded(engine, rows, handle.schema), plan.as_number)
+
+
+def quarantine_of(work: Work, entity: Entity, target: pa.Schema, received: pa.Schema, *, needed: bool) -> Handle | None:
+    """The quarantine table: made when a row needs it, when the entity asks for one, or when somebody reads it."""
+    name = entity.table.quarantine
+    if not (needed or entity.is_quarantined or is_read(work, name)) and work.engine.find(work.uri(name)) is None:
+        return None
+    columns = quarantine.schema(target, received)
+    return ensure(work, entity, name, columns, change_feed=keeps_change_feed(work, entity))
+
+
+def keeps_change_feed(work: Work, entity: Entity) -> bool:
+    """Whether the target is ever changed other than by appending, so that readers need both images."""
+    if entity.kind == "landed":
+        return not entity.is_streaming
+    if entity.kind == "conformed":
+        return any(keeps_change_feed(work, e) for e in feeding(work, upstream_of(work, entity)))
+    return True
+
+
+def padded(engine: Engine, rows: Relation, columns: pa.Schema) -> Relation:
+    """`rows` with a NULL for every column that only the table has (columns that left the source)."""
+    have = engine.schema(rows).names
+    if all(f.name in have for f in columns):
+        return rows
+    items = [f"`{f.name}`" if f.name in have else f"CAST(NULL AS {spark_type(f.type)}) AS `{f.name}`" for f in columns]
+    items += [f"`{name}`" for name in have if name not in columns.names]
+    return engine.query(f"SELECT {', '.join(items)} FROM rows", {"rows": rows})

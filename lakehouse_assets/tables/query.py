@@ -1,0 +1,160 @@
+"""Query tables: the result of a SQL file over pinned upstream versions, refreshed whole, by key or by partition.
+
+A refresh by key recomputes the query over the upstream rows of the touched keys only; the catalog has proven that
+this gives the same rows as the whole query. Deletes and inserts are one commit.
+What does not belong here: the proof (`lakehouse_assets/sql/refresh.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lakehouse_assets.engines.base import OPERATION, Changes, Handle, Relation
+from lakehouse_assets.entities.model import Entity, TableName
+from lakehouse_assets.errors import ExpectationFailed
+from lakehouse_assets.lake.plans import Plan
+from lakehouse_assets.sql.parse import parse_query, tables
+from lakehouse_assets.tables import view
+from lakehouse_assets.tables.base import Draft, Feed, Idle, Mode, Outcome, Work, ensure, upstream, with_comments
+from lakehouse_assets.tables.conformed import check_incarnation
+
+
+def draft(work: Work, feed: Feed) -> Draft | Idle:
+    """What the next batch would read: the newest versions of the upstream tables, and the keys touched since."""
+    entity = feed.entity
+    handles = {name: upstream(work, name) for name in view.stored(work, entity.table)}
+    end = {str(name): handle.version for name, handle in handles.items()}
+    incarnation = ",".join(handle.id for handle in handles.values())
+    today = work.clock().date().isoformat()
+    recipe = _recipe(work, entity, today)
+    if feed.last is None or feed.rebuild:
+        return Draft("replace", {}, end, incarnation, recipe)
+    check_incarnation(entity, feed.last.incarnation, incarnation)
+    if Plan.hash_of(recipe) != feed.last.recipe_hash:
+        return Draft("replace", {}, end, incarnation, recipe)
+    moved = [_changes(work, name, int(feed.last.end[str(name)])).kind for name in handles]
+    if all(kind == "none" for kind in moved):
+        return Idle()
+    mode: Mode = "replace" if "rewritten" in moved or not recipe["key"] else _by(entity)
+    return Draft(mode, dict(feed.last.end), end, incarnation, recipe)
+
+
+def _recipe(work: Work, entity: Entity, today: str) -> dict[str, Any]:
+    """The query in full, what it is refreshed by, and the day if the query uses it: a new day refreshes all of it."""
+    sql = view.expanded(work, entity.table)
+    key = [] if view.reads_views(work, entity.table) else list(entity.lakehouse.refresh_key)
+    return {"sql": sql, "key": key, "keys": list(entity.primary_keys), **({"day": today} if ":run_date" in sql else {})}
+
+
+def _by(entity: Entity) -> Mode:
+    return "partitions" if list(entity.partition_cols) == list(entity.lakehouse.refresh_key) else "keys"
+
+
+def _changes(work: Work, name: TableName, start: int, end: int | None = None) -> Changes:
+    return work.engine.changes(upstream(work, name, end), start)
+
+
+def replayable(work: Work, feed: Feed, plan: Plan) -> bool:
+    """Whether an interrupted plan can still be made: always, from the upstream versions that it pins."""
+    return True
+
+
+def write(work: Work, feed: Feed, plan: Plan) -> Outcome:
+    """Make the batch over the upstream versions that the plan pins."""
+    entity, engine = feed.entity, work.engine
+    handles = {name: upstream(work, name, int(plan.end[str(name)])) for name in view.stored(work, entity.table)}
+    inputs = {str(name): engine.read(handle) for name, handle in handles.items()}
+    if plan.mode == "replace":
+        with engine.held(_result(work, plan, inputs)) as held:
+            target = ensure(work, entity, entity.table, engine.schema(held), change_feed=True)
+            return _replace(work, entity, plan, target, held)
+    key = plan.recipe["key"]
+    with engine.held(_touched(work, plan, handles, key)) as touched:
+        near = {name: engine.query(_of_keys(key), {"rows": rows, "touched": touched}) for name, rows in inputs.items()}
+        with engine.held(_result(work, plan, near)) as held:
+            target = ensure(work, entity, entity.table, engine.schema(held), change_feed=True)
+            if plan.mode == "partitions":
+                return _replace(work, entity, plan, target, held, engine.rows(touched))
+            return _merge(work, entity, plan, target, held, touched)
+
+
+def _result(work: Work, plan: Plan, inputs: Mapping[str, Relation]) -> Relation:
+    sql = plan.recipe["sql"]
+    written = {
+        name: inputs[str(work.catalog.resolve(name))] for name in tables(parse_query(sql, plan.feed.destination))
+    }
+    return work.engine.query(sql, written, {"run_date": plan.run_date})
+
+
+def _touched(work: Work, plan: Plan, handles: Mapping[TableName, Handle], key: Sequence[str]) -> Relation:
+    """The distinct values of the refresh key in everything that moved, from both images."""
+    moved: dict[str, Relation] = {}
+    for index, (name, handle) in enumerate(handles.items()):
+        changes = work.engine.changes(handle, int(plan.start[str(name)]))
+        if changes.relation is not None:
+            moved[f"moved_{index}"] = changes.relation
+    columns = ", ".join(f"`{name}`" for name in key)
+    return work.engine.query(" UNION ".join(f"SELECT DISTINCT {columns} FROM {name}" for name in moved), moved)
+
+
+def _of_keys(key: Sequence[str]) -> str:
+    on = " AND ".join(f"rows.`{name}` <=> touched.`{name}`" for name in key)
+    return f"SELECT rows.* FROM rows LEFT SEMI JOIN touched ON {on}"
+
+
+def _replace(
+    work: Work,
+    entity: Entity,
+    plan: Plan,
+    target: Handle,
+    rows: Relation,
+    partitions: Sequence[Mapping[str, Any]] | None = None,
+) -> Outcome:
+    check_keys(work, entity, rows)
+    count = _count(work, rows)
+    if partitions is None:
+        columns = with_comments(work.engine.schema(rows), entity.lakehouse.columns)
+        commit = work.engine.rebuild(target, rows, columns, plan.as_number)
+    else:
+        commit = work.engine.replace(target, rows, plan.as_number, partitions)
+    return Outcome(plan, {entity.table: commit}, count, count)
+
+
+def _merge(work: Work, entity: Entity, plan: Plan, target: Handle, rows: Relation, touched: Relation) -> Outcome:
+    """Only rows that differ are written: the new and changed ones, and deletes for those that vanished."""
+    check_keys(work, entity, rows)
+    engine = work.engine
+    key, keys, columns = plan.recipe["key"], plan.recipe["keys"], engine.schema(rows).names
+    old = engine.query(_of_keys(key), {"rows": engine.read(target), "touched": touched})
+    same = " AND ".join(f"n.`{name}` <=> o.`{name}`" for name in columns)
+    gone = " AND ".join(f"n.`{name}` <=> o.`{name}`" for name in keys)
+    chosen = ", ".join(f"`{name}`" for name in columns)
+    difference = engine.query(
+        f"SELECT {chosen}, 'u' AS {OPERATION} FROM new_rows AS n LEFT ANTI JOIN old_rows AS o ON {same} "
+        f"UNION ALL SELECT {chosen}, 'd' AS {OPERATION} FROM old_rows AS o LEFT ANTI JOIN new_rows AS n ON {gone}",
+        {"new_rows": rows, "old_rows": old},
+    )
+    with engine.held(difference) as held:
+        commit = engine.merge(target, held, keys, plan.as_number)
+    count = _count(work, rows)
+    return Outcome(plan, {entity.table: commit}, count, count)
+
+
+def check_keys(work: Work, entity: Entity, rows: Relation) -> None:
+    """Raise `ExpectationFailed` unless the primary keys are unique: a merge could not tell the rows apart."""
+    if not entity.primary_keys:
+        return
+    columns = ", ".join(f"`{name}`" for name in entity.primary_keys)
+    sql = f"SELECT {columns}, count(*) AS rows FROM result GROUP BY {columns} HAVING count(*) > 1"
+    double = work.engine.rows(work.engine.query(sql, {"result": rows}), 3)
+    if double:
+        raise ExpectationFailed(
+            f"{entity.table}: the query gives several rows for one primary key ({', '.join(entity.primary_keys)}), "
+            f"e.g. {double[0]}",
+            fix="group by the primary keys, or declare the columns that tell the rows apart",
+        )
+
+
+def _count(work: Work, rows: Relation) -> int:
+    return int(work.engine.rows(work.engine.query("SELECT count(*) AS n FROM result", {"result": rows}))[0]["n"])

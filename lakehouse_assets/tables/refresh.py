@@ -1,0 +1,245 @@
+"""How a table is brought up to date: number, plan, write; and what happens after a kill at any point of that.
+
+    1. n is the number in the target. 2. Plan n+1, if it is recorded, was interrupted: replay exactly its range.
+    Otherwise a kind drafts it from plan n's end; nothing new: stop; else record it. 3. The kind writes, every commit
+    carrying n+1; a table that has n+1 already is skipped. 4. A second writer with the same number fails
+    (`ConcurrentWriter`) and tries again, or finds the other's plan and replays it: it never doubles.
+
+What belongs here: the protocol. What does not: what any kind reads or writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import TypeVar
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from lakehouse_assets.engines.base import Handle
+from lakehouse_assets.entities.model import Entity, TableName
+from lakehouse_assets.errors import ConcurrentWriter, ForeignCommit, LakeError, NotRunnable, SourceError
+from lakehouse_assets.lake.names import FeedName
+from lakehouse_assets.lake.plans import Ledger, Plan
+from lakehouse_assets.lake.storage import check_writable
+from lakehouse_assets.sources.base import Notice, Past
+from lakehouse_assets.tables import conformed, landed, query
+from lakehouse_assets.tables.base import Draft, Feed, Idle, Outcome, Work, check_ours
+from lakehouse_assets.tables.rules import Recipe
+
+T = TypeVar("T")
+
+KINDS: Mapping[str, ModuleType] = {"landed": landed, "conformed": conformed, "query": query}
+"""Kind -> the module that drafts and writes it; views are not written at all."""
+ATTEMPTS = 6
+"""How often a batch is tried again when another process commits first."""
+LOSSES = frozenset({"rows_missing", "files_missing", "pruned"})
+"""Notices after which a rebuild would lose rows that the table holds."""
+
+
+def refresh(work: Work, table: TableName, *, rebuild: bool = False) -> Iterator[Outcome]:
+    """Bring `table` up to date, batch by batch; nothing is yielded when there is nothing new.
+
+    Args:
+        rebuild: start the table over from its sources, under the next numbers.
+
+    Raises:
+        LakehouseError: the batch that failed left every table but the plans as it was.
+    """
+    feeds = feeds_of(work, table)
+    if not feeds:
+        return
+    check_writable(work.lake.root)
+    if rebuild:
+        _retrying(_plan_rebuild, work, feeds)
+    for entity in _replacing_first(work, feeds):
+        while (outcome := _retrying(_step, work, entity)) is not None:
+            yield outcome
+
+
+def _replacing_first(work: Work, feeds: Sequence[Entity]) -> list[Entity]:
+    """Feeds in order, but first the one whose waiting plan replaces what the table holds: the others append to it."""
+
+    def waits_to_replace(entity: Entity) -> bool:
+        opened = _open(work, entity)
+        return opened.pending is not None and opened.pending.mode == "replace"
+
+    return sorted(feeds, key=waits_to_replace, reverse=True) if len(feeds) > 1 else list(feeds)
+
+
+def feeds_of(work: Work, table: TableName) -> tuple[Entity, ...]:
+    """The entities that feed `table` and that this version can run; none for a view.
+
+    Raises:
+        NotRunnable: it needs a kind that this version lacks.
+    """
+    entities = tuple(e for e in work.catalog.destinations.get(table, ()) if e.kind != "view")
+    for entity in entities:
+        if entity.kind not in KINDS:
+            raise NotRunnable(
+                f"entity {entity.entity_id!r} ({table}) is a table of kind {entity.kind!r}, which this version only "
+                "validates",
+                value=entity.kind,
+                choices=(*KINDS, "view"),
+                fix="run the other tables by name, or disable the entity (is_enabled: false)",
+            )
+        if entity.lakehouse.landed_by == "upload":
+            return ()
+    return entities
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A feed as it stands: its plans, and the interrupted one if there is one."""
+
+    feed: Feed
+    ledger: Ledger
+    pending: Plan | None = None
+
+
+def preview(work: Work, table: TableName, *, rebuild: bool = False) -> Iterator[tuple[Feed, Plan | Draft | Idle]]:
+    """What `refresh` would do first, for each feed: replay a plan, make a draft, or nothing. Writes nothing."""
+    for index, entity in enumerate(feeds_of(work, table)):
+        opened = _open(work, entity)
+        feed = _rebuilt(opened.feed, index == 0) if rebuild else opened.feed
+        waiting = None if rebuild else opened.pending
+        yield feed, waiting or KINDS[entity.kind].draft(work, feed)
+
+
+def _retrying(call: Callable[..., T], *args: object) -> T:
+    retrying = Retrying(
+        retry=retry_if_exception_type(ConcurrentWriter),
+        stop=stop_after_attempt(ATTEMPTS),
+        wait=wait_random_exponential(multiplier=0.1, max=5),
+        reraise=True,
+    )
+    return retrying(call, *args)
+
+
+def _step(work: Work, entity: Entity) -> Outcome | None:
+    """One batch of one feed; `None` if there is nothing new."""
+    opened = _open(work, entity)
+    feed, kind = opened.feed, KINDS[entity.kind]
+    if opened.pending is not None and kind.replayable(work, feed, opened.pending):
+        plan = _same_or_mended(work, entity, opened.pending, opened.ledger)
+        outcome = kind.write(work, feed, plan)
+        return replace(outcome, notices=(Notice("replayed", f"batch {plan.number} was interrupted and made again"),))
+    if opened.pending is None:
+        _check_foreign(work, entity, feed.target, feed.last)
+    draft = kind.draft(work, feed)
+    if isinstance(draft, Idle):
+        return None
+    if draft.mode == "replace" and len(feeds_of(work, entity.table)) > 1:
+        raise LakeError(
+            f"{entity.table}: the feed {feed.name.feed!r} starts over, but the table has other feeds as well",
+            fix=f"lakehouse run --full-refresh {entity.table}",
+        )
+    (plan,) = opened.ledger.record(_planned(work, feed, draft, opened.ledger))
+    outcome = kind.write(work, feed, plan)
+    return replace(outcome, notices=(*draft.notices, *outcome.notices))
+
+
+def _plan_rebuild(work: Work, feeds: Sequence[Entity]) -> None:
+    """Record, in one commit, that every feed is read from its start again; the first one replaces the table.
+
+    One commit, because a kill between two of them would leave a table with some of its feeds only.
+    """
+    names = [work.feed_name(entity) for entity in feeds]
+    ledger = work.book.open(*names)
+    plans = []
+    for index, entity in enumerate(feeds):
+        feed = _rebuilt(_open(work, entity).feed, index == 0)
+        draft = KINDS[entity.kind].draft(work, feed)
+        losses = [notice.message for notice in draft.notices if notice.code in LOSSES]
+        if losses and not work.accept_loss:
+            raise SourceError(
+                f"{entity.table}: a rebuild would lose rows: {'; '.join(losses)}",
+                fix="run it with --accept-loss if that is meant",
+            )
+        plans.append(_planned(work, feed, draft, ledger))
+    ledger.record(*plans)
+
+
+def _rebuilt(feed: Feed, first: bool) -> Feed:
+    return replace(feed, rebuild=True, starts_over=first)
+
+
+def _open(work: Work, entity: Entity) -> Opened:
+    target = work.engine.find(work.uri(entity.table))
+    if target is not None:
+        check_ours(target, entity.table)
+    name = work.feed_name(entity)
+    number = target.number(name.app_id) if target else 0
+    ledger = work.book.open(name)
+    last = ledger.last(name)
+    past = Past(lambda: [dict(plan.end) for plan in ledger.history(name)], dict(last.end) if last else None)
+    feed = Feed(entity, name, target, last, past)
+    if last is not None and (last.number == number + 1 or (last.number > number and last.mode == "replace")):
+        before = [plan for plan in ledger.history(name) if plan.number <= number]
+        past = Past.of(*(dict(plan.end) for plan in before))
+        return Opened(replace(feed, last=before[-1] if before else None, past=past), ledger, last)
+    _check_step(work, name, last, number, target)
+    return Opened(feed, ledger)
+
+
+def _check_step(work: Work, name: FeedName, last: Plan | None, number: int, target: Handle | None) -> None:
+    """Raise `LakeError` if table and plans disagree, unless another process is just moving them on."""
+    planned = last.number if last else 0
+    if planned == number:
+        return
+    again = work.engine.find(target.uri) if target else None
+    if again is not None and again.number(name.app_id) != number:
+        raise ConcurrentWriter(f"another process is feeding {name.destination}", fix="run again")
+    state = "is not there" if target is None else f"carries batch {number}"
+    raise LakeError(
+        f"{name.destination} {state}, but the plans of {name.app_id} end with batch {planned}: "
+        "the table or the plans were removed or restored",
+        fix=f"bring back what is missing, or rebuild: lakehouse run --full-refresh {name.destination}",
+    )
+
+
+def _check_foreign(work: Work, entity: Entity, target: Handle | None, last: Plan | None) -> None:
+    """Raise `ForeignCommit` if somebody else changed rows since the last plan."""
+    if target is None or last is None or work.accept_foreign:
+        return
+    for version in target.foreign_commits(last.target_version, target.version):
+        raise ForeignCommit(
+            f"version {version} of {entity.table} changed rows and was not written by this project",
+            fix=f"rebuild the table: lakehouse run --full-refresh {entity.table}; or keep the change: "
+            f"lakehouse run --accept-foreign {entity.table}",
+            version=version,
+        )
+
+
+def _same_or_mended(work: Work, entity: Entity, plan: Plan, ledger: Ledger) -> Plan:
+    """An interrupted plan as it was, or, if no table carries it yet and the rules were mended, with the new rules."""
+    if entity.kind == "query":
+        return plan
+    recipe = Recipe.of(entity).record()
+    if plan.recipe_hash == Plan.hash_of(recipe):
+        return plan
+    box = work.engine.find(work.uri(entity.table.quarantine))
+    if box is not None and box.number(plan.feed.app_id) >= plan.number:
+        return plan
+    return ledger.record(replace(plan, recipe=recipe))[0]
+
+
+def _planned(work: Work, feed: Feed, draft: Draft, ledger: Ledger) -> Plan:
+    """The plan that a draft becomes, under the next number."""
+    planned = ledger.last(feed.name)
+    carried = feed.target.number(feed.name.app_id) if feed.target else 0
+    now = work.clock()
+    return Plan(
+        feed.name,
+        max(planned.number if planned else 0, carried) + 1,
+        draft.mode,
+        draft.start,
+        draft.end,
+        draft.incarnation,
+        draft.recipe,
+        feed.target.version if feed.target else -1,
+        now.date(),
+        now,
+        rebuild=feed.rebuild,
+    )

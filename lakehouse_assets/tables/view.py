@@ -1,0 +1,47 @@
+"""Views: queries that are not stored, expanded where they are used.
+
+What belongs here: which stored tables a query reads in the end, and its text with views expanded.
+What does not: computing it.
+"""
+
+from __future__ import annotations
+
+from lakehouse_assets.entities.model import Entity, TableName
+from lakehouse_assets.sql.parse import expand, parse_query, select, tables
+from lakehouse_assets.tables.base import Work
+
+
+def stored(work: Work, table: TableName) -> tuple[TableName, ...]:
+    """The stored tables that `table` reads, directly or through views; in a stable order."""
+    found: dict[TableName, None] = {}
+    for name in work.catalog.upstreams(table):
+        found |= dict.fromkeys(stored(work, name) if is_view(work, name) else (name,))
+    return tuple(sorted(found))
+
+
+def is_view(work: Work, table: TableName) -> bool:
+    """Whether `table` is a view of the catalog."""
+    return any(entity.kind == "view" for entity in work.catalog.destinations.get(table, ()))
+
+
+def reads_views(work: Work, table: TableName) -> bool:
+    """Whether `table` reads a view."""
+    return any(is_view(work, name) for name in work.catalog.upstreams(table))
+
+
+def expanded(work: Work, table: TableName) -> str:
+    """The query of `table` over stored tables only: every view that it names stands in it as a subquery."""
+    entity = work.catalog.destinations[table][0]
+    text = definition(work, entity)
+    views = {name: expanded(work, name) for name in work.catalog.upstreams(table) if is_view(work, name)}
+    if not views:
+        return text
+    written = {name: work.catalog.resolve(name) for name in tables(parse_query(text, str(table)))}
+    return expand(text, {name: views[resolved] for name, resolved in written.items() if resolved in views})
+
+
+def definition(work: Work, entity: Entity) -> str:
+    """What a query or a view says of itself, as a SELECT."""
+    if entity.source_format == "sql":
+        return work.catalog.sql(entity)
+    return select(entity.select_expr, str(work.catalog.resolve(entity.source)))
