@@ -1,0 +1,56 @@
+# The commands of this project. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo dev test test-fast check fmt lock
+
+# Bytecode makes every Python start faster; some machines switch it off.
+unexport PYTHONDONTWRITEBYTECODE
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+UV := $(BIN)/uv
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(READY) ## Install the project and its locked packages into .venv
+
+$(READY): requirements.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep -E '^uv==' requirements.lock)"
+	$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+demo: setup ## Run the whole graph on simulated sensors and show what it built
+	$(BIN)/lakehouse demo
+
+dev: setup ## Open the Dagster UI with a live sensor simulator and automation switched on
+	mkdir -p demo/dagster && cp dagster.yaml demo/dagster/
+	$(BIN)/lakehouse simulate sensors --database demo/sensors.db --live --rate 20 & simulator=$$!; \
+	trap "kill $$simulator" EXIT; \
+	PATH="$(abspath $(BIN)):$$PATH" DAGSTER_HOME="$(abspath demo/dagster)" LAKEHOUSE_ROOT="$(abspath demo/lake)" \
+	LAKEHOUSE_SENSOR_DB="$(abspath demo/sensors.db)" LAKEHOUSE_AUTOMATION=running \
+	$(BIN)/dagster dev -w workspace.yaml
+
+test: setup check ## Run every test
+	$(BIN)/python -m pytest -n 2 --dist worksteal lakehouse_assets_tests
+
+test-fast: setup ## Run the tests that need no JVM and take no time
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" lakehouse_assets_tests
+
+check: setup ## Check format, lint, types and the import contract
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: setup ## Format the code and mend what the linter can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: setup ## Compile requirements.lock from pyproject.toml
+	$(UV) pip compile --quiet pyproject.toml --all-extras --python-version 3.11 --no-header \
+		--no-emit-index-url --no-emit-find-links --output-file requirements.lock
