@@ -36,6 +36,12 @@ class Settings(BaseSettings):
     """Where the embedded engine spills; absent: the system's directory for temporary files."""
     threads: int = Field(default=0, ge=0)
     """How many threads the embedded engine may use; 0: one per core."""
+    automation: Literal["stopped", "running"] = "stopped"
+    """Whether sensors and schedules start switched on; each can be switched in the Dagster UI afterwards."""
+    alert_webhook: SecretStr | None = None
+    """Where the failure of a run is posted as JSON with the key `text`; absent: it is logged only."""
+    alert_sns_topic: str | None = None
+    """The ARN of the SNS topic to which the failure of a run is published; absent: it is logged only."""
 
 
 def load_settings(**overrides: object) -> Settings:

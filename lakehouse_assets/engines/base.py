@@ -7,16 +7,19 @@ handle whose number was read.
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import pyarrow as pa
 
-from lakehouse_assets.errors import FeatureRefused
+from lakehouse_assets.errors import FeatureRefused, NotRunnable
 from lakehouse_assets.lake.delta import Commit, Number, TableSpec
+from lakehouse_assets.lake.storage import Storage
+from lakehouse_assets.settings import Settings
 
 OPERATION = "_op"
 """The column of a merge's source that says what to do with the row: "u" upsert, "d" delete."""
@@ -86,6 +89,11 @@ class Engine(ABC):
     name: ClassVar[str]
     reads_features: ClassVar[frozenset[str]] = frozenset()
     shares_object_stores: ClassVar[bool] = False
+
+    @classmethod
+    @abstractmethod
+    def of(cls, settings: Settings, storage: Storage) -> Self:
+        """The engine that the settings describe; opens nothing yet."""
 
     @abstractmethod
     def find(self, uri: str, version: int | None = None) -> Handle | None:
@@ -211,3 +219,20 @@ class Engine(ABC):
 
     @abstractmethod
     def _rebuild(self, handle: Handle, relation: Relation, columns: pa.Schema, number: Number) -> Commit: ...
+
+
+ENGINES: Mapping[str, str] = {"embedded": "lakehouse_assets.engines.embedded:EmbeddedEngine"}
+"""Name of an engine -> the class that it is."""
+
+
+def open_engine(settings: Settings, storage: Storage) -> Engine:
+    """The engine that `settings.engine` names.
+
+    Raises:
+        NotRunnable: this version has no such engine.
+    """
+    if settings.engine not in ENGINES:
+        raise NotRunnable("this version has no such engine", value=settings.engine, choices=ENGINES)
+    module, name = ENGINES[settings.engine].split(":")
+    engine: Engine = getattr(importlib.import_module(module), name).of(settings, storage)
+    return engine

@@ -22,6 +22,7 @@ from lakehouse_assets.errors import LakehouseError, SqlError, StoreFailed
 from lakehouse_assets.lake.delta import Commit, DataFile, DeltaTable, Number, TableSpec, create_table, find_table
 from lakehouse_assets.lake.parquet import ParquetStage, compare, conform
 from lakehouse_assets.lake.storage import Storage, first_line, is_local
+from lakehouse_assets.settings import Settings
 from lakehouse_assets.sql import dialect
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ class EmbeddedEngine(Engine):
         self._names = itertools.count()
         self._lock = threading.Lock()
         self._connection: duckdb.DuckDBPyConnection | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, storage: Storage) -> EmbeddedEngine:
+        spill = str(settings.temp_directory) if settings.temp_directory else None
+        return cls(storage, memory_limit=settings.memory_limit, temp_directory=spill, threads=settings.threads)
 
     # tables
 

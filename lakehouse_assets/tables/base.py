@@ -12,13 +12,15 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from lakehouse_assets.engines.base import Engine, Handle, Relation
+from lakehouse_assets.engines.base import Engine, Handle, Relation, open_engine
 from lakehouse_assets.entities.catalog import Catalog
 from lakehouse_assets.entities.model import Entity, TableName
 from lakehouse_assets.errors import FeatureRefused, ForeignTable, LakeError
 from lakehouse_assets.lake.delta import Commit, TableSpec
 from lakehouse_assets.lake.names import BATCHES, FeedName, Lake
 from lakehouse_assets.lake.plans import Plan, PlanBook
+from lakehouse_assets.lake.storage import Storage
+from lakehouse_assets.settings import Settings
 from lakehouse_assets.sources.base import Notice, Past, Source, open_source
 
 Mode = Literal["append", "replace", "keys", "partitions"]
@@ -29,14 +31,23 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+def _silent(_table: str, _rows: int) -> None:
+    """Progress that nobody watches."""
+
+
+def _unheard(_entity: Entity, _notices: Sequence[Notice]) -> None:
+    """Notices that nobody hears."""
+
+
 @dataclass(frozen=True)
 class Work:
     """What a refresh works with.
 
     Attributes:
-        place: the URI of a table; by default its place in the lake.
-        book: where the plans are kept; by default `control.batches`.
-        progress: told (rows so far) while rows stream in.
+        progress: told (table, rows so far) while rows stream in.
+        notify: told (entity, notices) when a feed has nothing new; otherwise notices stand in the outcome.
+        accept_loss: a rebuild may lose rows that the source no longer holds.
+        accept_foreign: commits of others are kept, and no longer a reason to stop.
     """
 
     catalog: Catalog
@@ -44,7 +55,8 @@ class Work:
     engine: Engine
     open_source: Callable[[Entity], Source] = open_source
     clock: Callable[[], datetime] = _now
-    progress: Callable[[str, int], None] = lambda table, rows: None
+    progress: Callable[[str, int], None] = _silent
+    notify: Callable[[Entity, Sequence[Notice]], None] = _unheard
     accept_loss: bool = False
     accept_foreign: bool = False
 
@@ -60,6 +72,12 @@ class Work:
     def feed_name(self, entity: Entity) -> FeedName:
         """The name under which `entity` feeds its destination."""
         return FeedName(str(entity.table), entity.feed)
+
+
+def open_work(settings: Settings, catalog: Catalog, environ: Mapping[str, str], **more: Any) -> Work:
+    """The work that settings describe: their lake and their engine, over `catalog`; `more` sets fields of `Work`."""
+    lake = Lake(settings.root, Storage.of(settings, environ))
+    return Work(catalog, lake, open_engine(settings, lake.storage), **more)
 
 
 @dataclass(frozen=True)
@@ -85,7 +103,11 @@ class Feed:
 
 @dataclass(frozen=True)
 class Draft:
-    """What the next batch of a feed would read, and how it would be written."""
+    """What the next batch of a feed would read, and how it would be written.
+
+    Attributes:
+        more: the source held more when this was drafted: it bounds its batches.
+    """
 
     mode: Mode
     start: Mapping[str, Any]
@@ -93,6 +115,7 @@ class Draft:
     incarnation: str
     recipe: Mapping[str, Any] = field(default_factory=dict)
     notices: tuple[Notice, ...] = ()
+    more: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,7 +143,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a batch did: rows in = valid + quarantined + dropped, and the commits by table."""
+    """What a batch did: rows in = valid + quarantined + dropped, and the commits by table.
+
+    Attributes:
+        more: there was more to read when the batch was planned, or may have been.
+    """
 
     plan: Plan
     commits: Mapping[TableName, Commit]
@@ -130,6 +157,7 @@ class Outcome:
     dropped: int = 0
     verdicts: Sequence[Verdict] = ()
     notices: tuple[Notice, ...] = ()
+    more: bool = False
 
 
 def upstream(work: Work, table: TableName, version: int | None = None) -> Handle:

@@ -71,11 +71,6 @@ def check_incarnation(entity: Entity, recorded: str, found: str) -> None:
         )
 
 
-def replayable(work: Work, feed: Feed, plan: Plan) -> bool:
-    """Whether an interrupted plan can still be made: always, from the upstream versions that it pins."""
-    return True
-
-
 def write(work: Work, feed: Feed, plan: Plan) -> Outcome:
     """Make the batch: quarantine first, target last."""
     source = upstream(work, upstream_of(work, feed.entity), int(plan.end["version"]))

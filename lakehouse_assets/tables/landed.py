@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from lakehouse_assets.errors import NotRunnable, SchemaDrift
 from lakehouse_assets.lake.plans import Plan
-from lakehouse_assets.sources.base import ROW_FIELDS, Batch, Past
+from lakehouse_assets.sources.base import ROW_FIELDS, Batch, Past, Position
 from lakehouse_assets.tables import conformed, quarantine
 from lakehouse_assets.tables.base import Draft, Feed, Idle, Mode, Outcome, Work, ensure
 from lakehouse_assets.tables.rules import Recipe
@@ -35,7 +35,13 @@ def draft(work: Work, feed: Feed) -> Draft | Idle:
         mode: Mode = "replace" if replaces else "append"
         start = dict(last.end) if last and source.incremental else source.earliest()
         recipe = Recipe.of(feed.entity).record()
-        return Draft(mode, start, end, source.incarnation(end), recipe, tuple(notices))
+        more = source.incremental and source.latest(_and_then(Past() if feed.rebuild else feed.past, end)) != end
+        return Draft(mode, start, end, source.incarnation(end), recipe, tuple(notices), more)
+
+
+def _and_then(past: Past, end: Position) -> Past:
+    """The past after a batch that ends at `end`."""
+    return Past(lambda: [*past.positions(), end], end)
 
 
 def replayable(work: Work, feed: Feed, plan: Plan) -> bool:

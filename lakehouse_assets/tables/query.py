@@ -43,7 +43,8 @@ def draft(work: Work, feed: Feed) -> Draft | Idle:
 def _recipe(work: Work, entity: Entity, today: str) -> dict[str, Any]:
     """The query in full, what it is refreshed by, and the day if the query uses it: a new day refreshes all of it."""
     sql = view.expanded(work, entity.table)
-    key = [] if view.reads_views(work, entity.table) else list(entity.lakehouse.refresh_key)
+    proven = not view.reads_views(work, entity.table) and work.catalog.refresh_fault(entity) is None
+    key = list(entity.lakehouse.refresh_key) if proven else []
     return {"sql": sql, "key": key, "keys": list(entity.primary_keys), **({"day": today} if ":run_date" in sql else {})}
 
 
@@ -53,11 +54,6 @@ def _by(entity: Entity) -> Mode:
 
 def _changes(work: Work, name: TableName, start: int, end: int | None = None) -> Changes:
     return work.engine.changes(upstream(work, name, end), start)
-
-
-def replayable(work: Work, feed: Feed, plan: Plan) -> bool:
-    """Whether an interrupted plan can still be made: always, from the upstream versions that it pins."""
-    return True
 
 
 def write(work: Work, feed: Feed, plan: Plan) -> Outcome:

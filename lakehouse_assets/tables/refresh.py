@@ -56,13 +56,15 @@ def refresh(work: Work, table: TableName, *, rebuild: bool = False) -> Iterator[
     for entity in _replacing_first(work, feeds):
         while (outcome := _retrying(_step, work, entity)) is not None:
             yield outcome
+            if not outcome.more:  # what came since belongs to the next run: a source that never rests would hold this one
+                break
 
 
 def _replacing_first(work: Work, feeds: Sequence[Entity]) -> list[Entity]:
     """Feeds in order, but first the one whose waiting plan replaces what the table holds: the others append to it."""
 
     def waits_to_replace(entity: Entity) -> bool:
-        opened = _open(work, entity)
+        opened = _open(work, entity, checked=False)
         return opened.pending is not None and opened.pending.mode == "replace"
 
     return sorted(feeds, key=waits_to_replace, reverse=True) if len(feeds) > 1 else list(feeds)
@@ -101,7 +103,7 @@ class Opened:
 def preview(work: Work, table: TableName, *, rebuild: bool = False) -> Iterator[tuple[Feed, Plan | Draft | Idle]]:
     """What `refresh` would do first, for each feed: replay a plan, make a draft, or nothing. Writes nothing."""
     for index, entity in enumerate(feeds_of(work, table)):
-        opened = _open(work, entity)
+        opened = _open(work, entity, checked=not rebuild)
         feed = _rebuilt(opened.feed, index == 0) if rebuild else opened.feed
         waiting = None if rebuild else opened.pending
         yield feed, waiting or KINDS[entity.kind].draft(work, feed)
@@ -121,14 +123,16 @@ def _step(work: Work, entity: Entity) -> Outcome | None:
     """One batch of one feed; `None` if there is nothing new."""
     opened = _open(work, entity)
     feed, kind = opened.feed, KINDS[entity.kind]
-    if opened.pending is not None and kind.replayable(work, feed, opened.pending):
+    if opened.pending is not None and _replayable(work, feed, opened.pending):
         plan = _same_or_mended(work, entity, opened.pending, opened.ledger)
         outcome = kind.write(work, feed, plan)
-        return replace(outcome, notices=(Notice("replayed", f"batch {plan.number} was interrupted and made again"),))
+        replayed = Notice("replayed", f"batch {plan.number} was interrupted and made again")
+        return replace(outcome, notices=(replayed, *outcome.notices), more=True)
     if opened.pending is None:
         _check_foreign(work, entity, feed.target, feed.last)
     draft = kind.draft(work, feed)
     if isinstance(draft, Idle):
+        work.notify(entity, draft.notices)
         return None
     if draft.mode == "replace" and len(feeds_of(work, entity.table)) > 1:
         raise LakeError(
@@ -137,7 +141,12 @@ def _step(work: Work, entity: Entity) -> Outcome | None:
         )
     (plan,) = opened.ledger.record(_planned(work, feed, draft, opened.ledger))
     outcome = kind.write(work, feed, plan)
-    return replace(outcome, notices=(*draft.notices, *outcome.notices))
+    return replace(outcome, notices=(*draft.notices, *outcome.notices), more=draft.more)
+
+
+def _replayable(work: Work, feed: Feed, plan: Plan) -> bool:
+    """Whether an interrupted plan can still be made; only a source that is read whole can have moved on."""
+    return feed.entity.kind != "landed" or landed.replayable(work, feed, plan)
 
 
 def _plan_rebuild(work: Work, feeds: Sequence[Entity]) -> None:
@@ -149,7 +158,7 @@ def _plan_rebuild(work: Work, feeds: Sequence[Entity]) -> None:
     ledger = work.book.open(*names)
     plans = []
     for index, entity in enumerate(feeds):
-        feed = _rebuilt(_open(work, entity).feed, index == 0)
+        feed = _rebuilt(_open(work, entity, checked=False).feed, index == 0)
         draft = KINDS[entity.kind].draft(work, feed)
         losses = [notice.message for notice in draft.notices if notice.code in LOSSES]
         if losses and not work.accept_loss:
@@ -165,7 +174,8 @@ def _rebuilt(feed: Feed, first: bool) -> Feed:
     return replace(feed, rebuild=True, starts_over=first)
 
 
-def _open(work: Work, entity: Entity) -> Opened:
+def _open(work: Work, entity: Entity, *, checked: bool = True) -> Opened:
+    """A feed as it stands; unless `checked`, also where table and plans disagree (a rebuild mends that)."""
     target = work.engine.find(work.uri(entity.table))
     if target is not None:
         check_ours(target, entity.table)
@@ -179,7 +189,8 @@ def _open(work: Work, entity: Entity) -> Opened:
         before = [plan for plan in ledger.history(name) if plan.number <= number]
         past = Past.of(*(dict(plan.end) for plan in before))
         return Opened(replace(feed, last=before[-1] if before else None, past=past), ledger, last)
-    _check_step(work, name, last, number, target)
+    if checked:
+        _check_step(work, name, last, number, target)
     return Opened(feed, ledger)
 
 

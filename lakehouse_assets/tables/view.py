@@ -6,8 +6,9 @@ What does not: computing it.
 
 from __future__ import annotations
 
-from lakehouse_assets.entities.model import Entity, TableName
-from lakehouse_assets.sql.parse import expand, parse_query, select, tables
+from lakehouse_assets.entities.model import TableName
+from lakehouse_assets.sql.expand import expand
+from lakehouse_assets.sql.parse import parse_query, tables
 from lakehouse_assets.tables.base import Work
 
 
@@ -32,16 +33,9 @@ def reads_views(work: Work, table: TableName) -> bool:
 def expanded(work: Work, table: TableName) -> str:
     """The query of `table` over stored tables only: every view that it names stands in it as a subquery."""
     entity = work.catalog.destinations[table][0]
-    text = definition(work, entity)
+    text = work.catalog.sql(entity)
     views = {name: expanded(work, name) for name in work.catalog.upstreams(table) if is_view(work, name)}
     if not views:
         return text
     written = {name: work.catalog.resolve(name) for name in tables(parse_query(text, str(table)))}
     return expand(text, {name: views[resolved] for name, resolved in written.items() if resolved in views})
-
-
-def definition(work: Work, entity: Entity) -> str:
-    """What a query or a view says of itself, as a SELECT."""
-    if entity.source_format == "sql":
-        return work.catalog.sql(entity)
-    return select(entity.select_expr, str(work.catalog.resolve(entity.source)))

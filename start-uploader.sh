@@ -1,0 +1,1 @@
+infra/docker/uploader/start-uploader.sh
