@@ -167,7 +167,7 @@ def _sha2(call: Call) -> Typed:
 def _pattern(call: Call, index: int) -> str:
     """The regular expression in an argument, made portable; Spark's text gets it, too."""
     found = patterns.regex(call.literal(index))
-    call.node.expressions[index].replace(exp.Literal.string(found))
+    call.translator.replace(call.node.expressions[index], exp.Literal.string(found))
     return found
 
 

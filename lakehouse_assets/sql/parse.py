@@ -66,6 +66,11 @@ def parse_expression(text: str, where: str) -> exp.Expr:
     return _expression(text, where).copy()
 
 
+def shared_expression(text: str, where: str) -> exp.Expr:
+    """The tree of `parse_expression`, shared by all who ask for it: it must not be changed."""
+    return _expression(text, where)
+
+
 def render(tree: exp.Expr) -> str:
     """Spark SQL of a tree, without comments."""
     return tree.sql(dialect=Transform, comments=False)

@@ -19,6 +19,7 @@ from lakehouse_assets.sources.memory import MemorySource
 from lakehouse_assets.tables.base import Outcome, Work
 from lakehouse_assets.tables.refresh import refresh
 
+_OF_THE_RUN = ("_ingested_at", "_quarantined_at", "_batch")
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
 
@@ -54,10 +55,10 @@ class Lab:
         return [outcome for name in names for outcome in refresh(replace(self.work, **how), name, rebuild=rebuild)]
 
     def rows(self, table: str, *columns: str) -> list[tuple]:
-        """Rows of a table, sorted; without the columns that say when they were ingested."""
+        """Rows of a table, sorted; without the columns that say when and in which batch they came."""
         handle = self.engine.find(f"{self.lake.root}/{table.replace('.', '/')}")
         assert handle is not None, f"{table} does not exist"
-        wanted = columns or tuple(n for n in handle.schema.names if n not in ("_ingested_at", "_quarantined_at"))
+        wanted = columns or tuple(n for n in handle.schema.names if n not in _OF_THE_RUN)
         return sorted((tuple(row[c] for c in wanted) for row in self.engine.rows(self.engine.read(handle))), key=repr)
 
     def exists(self, table: str) -> bool:

@@ -84,7 +84,7 @@ def test_a_refresh_by_partition_replaces_the_touched_ones(tmp_path):
     it.feed("stream", batches([("a", 2, 7), ("a", None, 8), ("a", 3, 9)]))
     (_, outcome) = it.run()
     assert outcome.plan.mode == "partitions"
-    assert [row[1:] for row in it.rows("gold.q")] == [(1, 1), (2, 7), (1, 9), (2, 8)]
+    assert sorted(row[1:] for row in it.rows("gold.q")) == [(1, 1), (1, 9), (2, 7), (2, 8)]
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
