@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import Field
 
 from lakehouse_assets.entities.catalog import Catalog
 from lakehouse_assets.settings import Settings, load_settings
@@ -31,10 +32,8 @@ class Project:
 class LakehouseResource(dg.ConfigurableResource):
     """Where the lake is and what computes; opens nothing before a step asks for it."""
 
-    root: str
-    """Where the Delta tables stand: a directory or a URI."""
-    engine: str = "embedded"
-    """What computes: `embedded` or `spark`."""
+    root: str = Field(description="Where the Delta tables stand: a directory or a URI")
+    engine: str = Field("embedded", description="What computes: embedded or spark")
 
     @classmethod
     def of(cls, settings: Settings) -> LakehouseResource:
@@ -61,9 +60,6 @@ class LakehouseResource(dg.ConfigurableResource):
 class RefreshConfig(dg.Config):
     """How a run may depart from a plain refresh; each is off unless the launcher of the run says so."""
 
-    full_refresh: bool = False
-    """Start the table over from its sources; downstream tables start over as well when they run next."""
-    accept_loss: bool = False
-    """A full refresh may lose rows that the source no longer holds."""
-    accept_foreign: bool = False
-    """Keep what others wrote into the table, and go on."""
+    full_refresh: bool = Field(False, description="Start the table over from its sources")
+    accept_loss: bool = Field(False, description="A full refresh may lose rows that the source no longer holds")
+    accept_foreign: bool = Field(False, description="Keep what others wrote into the table, and go on")

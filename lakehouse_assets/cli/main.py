@@ -33,10 +33,10 @@ class Failed(click.ClickException):
 
     def __init__(self, error: LakehouseError) -> None:
         super().__init__(str(error))
-        self.exit_code = exit_code(error)
+        setattr(self, "exit_code", code_of(error))  # noqa: B010 - click declares it for the class
 
 
-def exit_code(error: LakehouseError) -> int:
+def code_of(error: LakehouseError) -> int:
     """2 where the command, its settings or the catalog are wrong, else 1."""
     return 2 if isinstance(error, SettingsError | CatalogError) else 1
 

@@ -39,14 +39,21 @@ def root_option(command: F) -> F:
 def engine_option(command: F) -> F:
     """`--engine embedded|spark`."""
     return click.option(
-        "--engine", type=click.Choice(["embedded", "spark"]), help="What computes (LAKEHOUSE_ENGINE; default: embedded)."
+        "--engine",
+        type=click.Choice(["embedded", "spark"]),
+        help="What computes (LAKEHOUSE_ENGINE; default: embedded).",
     )(command)
 
 
 def format_option(*formats: str) -> Callable[[F], F]:
     """`--format`, of which the first one is the default."""
     return click.option(
-        "--format", "form", type=click.Choice(formats), default=formats[0], show_default=True, help="How rows are printed."
+        "--format",
+        "form",
+        type=click.Choice(formats),
+        default=formats[0],
+        show_default=True,
+        help="How rows are printed.",
     )
 
 

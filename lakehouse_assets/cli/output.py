@@ -41,7 +41,12 @@ def print_rows(rows: Iterable[Row], columns: Sequence[str], form: str) -> None:
         columns: names and order; shown even when there are no rows.
         form: "table", "json" or "csv".
     """
-    {"table": _print_table, "json": _print_json, "csv": _print_csv}[form](rows, columns)
+    printers: dict[str, Callable[[Iterable[Row], Sequence[str]], None]] = {
+        "table": _print_table,
+        "json": _print_json,
+        "csv": _print_csv,
+    }
+    printers[form](rows, columns)
 
 
 def _print_json(rows: Iterable[Row], columns: Sequence[str]) -> None:
@@ -84,9 +89,8 @@ def _print_table(rows: Iterable[Row], columns: Sequence[str]) -> None:
         table.add_column(Text(shown(name)), justify="right" if numeric else "left", overflow="fold")
     for row in listed:
         table.add_row(*(Text("" if row[name] is None else shown(cell(row[name]))) for name in columns))
-    stream = click.get_text_stream("stdout")
-    terminal = stream.isatty()
-    Console(file=stream, width=None if terminal else 100_000, highlight=False).print(table)
+    width = None if sys.stdout.isatty() else 100_000
+    Console(file=sys.stdout, width=width, highlight=False).print(table)
 
 
 def _is_number(value: Any) -> bool:
@@ -122,7 +126,7 @@ def _plain_float(value: float) -> float | str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
-_PLAIN: dict[type, Callable[[Any], Any]] = {
+_PLAIN: dict[Any, Callable[[Any], Any]] = {
     float: _plain_float,
     Decimal: lambda value: format(value, "f"),
     datetime: lambda value: value.isoformat().replace("+00:00", "Z"),

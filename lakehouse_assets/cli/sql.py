@@ -36,7 +36,7 @@ def sql(query: str, root: str | None, engine: str | None, form: str, limit: int 
 
     JSON is an array of row objects: decimals are strings, NaN and Infinity are strings, times are ISO 8601, bytes are
     base64. CSV is RFC 4180: NULL is an empty field, an empty text is "".
-    """
+    """  # noqa: D301
     from lakehouse_assets.engines.base import open_engine
     from lakehouse_assets.lake.names import Lake
     from lakehouse_assets.lake.storage import Storage

@@ -17,8 +17,8 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 import pyarrow as pa
 
 from lakehouse_assets.errors import FeatureRefused, NotRunnable
-from lakehouse_assets.lake.delta import Commit, Number, TableSpec
 from lakehouse_assets.lake.storage import Storage
+from lakehouse_assets.lake.values import Commit, Number, TableSpec
 from lakehouse_assets.settings import Settings
 
 OPERATION = "_op"

@@ -57,9 +57,27 @@ def canonical(dtype: pa.DataType) -> pa.DataType:
         return pa.string()
     if pa.types.is_large_binary(dtype) or pa.types.is_binary_view(dtype):
         return pa.binary()
-    if pa.types.is_timestamp(dtype) and dtype.tz is not None:
+    if pa.types.is_dictionary(dtype):
+        return canonical(dtype.value_type)
+    if pa.types.is_timestamp(dtype) and dtype.tz is not None and dtype.unit != "ns":
         return pa.timestamp("us", tz="UTC")
     return dtype
+
+
+def check_readable(schema: pa.Schema) -> None:
+    """Raise `TypeRefused` if DuckDB would cut values of a column: it keeps instants in microseconds."""
+    for column in schema:
+        if _cuts(column.type):
+            raise TypeRefused(
+                f"column {column.name!r} holds {column.type}, which the embedded engine would cut to microseconds",
+                fix="cast it to microseconds knowingly, or keep the nanoseconds as BIGINT",
+            )
+
+
+def _cuts(dtype: pa.DataType) -> bool:
+    if pa.types.is_timestamp(dtype):
+        return dtype.unit == "ns" and dtype.tz is not None
+    return any(_cuts(dtype.field(index).type) for index in range(dtype.num_fields))
 
 
 def quoted(name: str) -> str:

@@ -8,20 +8,28 @@ reading through delta-rs's data set aborts at exit when a scan ends early.
 from __future__ import annotations
 
 import itertools
+import os
+import tempfile
 import threading
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 import pyarrow as pa
 
 from lakehouse_assets.engines.base import OPERATION, Appender, Changes, Engine, Handle, Relation
-from lakehouse_assets.engines.duckdb_types import canonical, duckdb_type
-from lakehouse_assets.errors import LakehouseError, SqlError, StoreFailed
-from lakehouse_assets.lake.delta import Commit, DataFile, DeltaTable, Number, TableSpec, create_table, find_table
-from lakehouse_assets.lake.parquet import ParquetStage, compare, conform
+from lakehouse_assets.engines.duckdb_sql import partitions_predicate, scan
+from lakehouse_assets.engines.duckdb_types import canonical, check_readable, quoted
+from lakehouse_assets.engines.staging import StagedAppender
+from lakehouse_assets.errors import FeedExpired, LakeError, LakehouseError, NotRunnable, SqlError, StoreFailed
+from lakehouse_assets.lake import log
+from lakehouse_assets.lake.delta import DeltaTable, create_table, find_table
+from lakehouse_assets.lake.schemas import compare, conform, fit, widens
 from lakehouse_assets.lake.storage import Storage, first_line, is_local
+from lakehouse_assets.lake.streams import Watched
+from lakehouse_assets.lake.values import Commit, DataFile, Number, TableSpec
 from lakehouse_assets.settings import Settings
 from lakehouse_assets.sql import dialect
 
@@ -32,13 +40,28 @@ BATCH_ROWS = 100_000
 """Rows of a record batch that leaves the engine."""
 
 
+Input: TypeAlias = "pa.Table | Watched"
+"""Arrow data that DuckDB reads by name."""
+
+
 @dataclass(frozen=True)
 class DuckRelation(Relation):
-    """DuckDB SQL, and the Arrow data that it refers to by name."""
+    """DuckDB SQL, and the Arrow data that it refers to by name.
+
+    Attributes:
+        plain: the input that the relation is, row for row; it is not sent through DuckDB, which reads far ahead of a
+            slow reader.
+    """
 
     sql: str
     columns: pa.Schema
-    inputs: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    plain: Input | None = None
+
+    @property
+    def streams(self) -> set[str]:
+        """The inputs that can be read once."""
+        return {name for name, data in self.inputs.items() if isinstance(data, Watched)}
 
 
 class EmbeddedEngine(Engine):
@@ -50,12 +73,14 @@ class EmbeddedEngine(Engine):
         self, storage: Storage, *, memory_limit: str = "2GB", temp_directory: str | None = None, threads: int = 0
     ) -> None:
         self._storage = storage
+        self._spill = temp_directory
         self._config = {"memory_limit": memory_limit, "preserve_insertion_order": "true"}
-        self._config |= {"temp_directory": str(temp_directory)} if temp_directory else {}
+        self._config |= {"autoinstall_known_extensions": "false"}
         self._config |= {"threads": str(threads)} if threads else {}
         self._names = itertools.count()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self._reaches_s3 = False
 
     @classmethod
     def of(cls, settings: Settings, storage: Storage) -> EmbeddedEngine:
@@ -80,19 +105,32 @@ class EmbeddedEngine(Engine):
 
     def changes(self, handle: Handle, start: int) -> Changes:
         table = self._table(handle)
-        if start >= table.version or not table.data_changed(start, table.version):
+        if start > table.version:
+            raise LakeError(
+                f"{table.uri} is at version {table.version}, but version {start} of it was read before",
+                fix=log.REBUILD,
+            )
+        commits = list(table.commits(start, table.version))
+        if not any(log.changes_rows(commit) for _, commit in commits):
             return Changes("none")
-        if (added := table.added_files(start, table.version)) is not None:
+        if start >= 0 and any(log.changes_columns(commit) for _, commit in commits):
+            before = self.find(table.uri, start)
+            if before is None or not widens(before.schema, table.schema):
+                return Changes("rewritten")
+        if (added := table.added_files(commits)) is not None:
             return Changes("append", self._scan(table, added))
         if not table.has_change_feed:
             return Changes("rewritten")
-        return Changes("images", self.from_arrow(table.change_feed(start, table.version)))
+        return Changes("images", self.from_arrow(table.change_feed(commits)))
 
     # relations
 
     def from_arrow(self, data: pa.Table | pa.RecordBatchReader) -> DuckRelation:
+        check_readable(data.schema)
         name = self._name("arrow")
-        return DuckRelation(f'SELECT * FROM "{name}"', data.schema, {name: data})
+        source: Input = data if isinstance(data, pa.Table) else Watched(data)
+        columns = pa.schema([pa.field(f.name, canonical(f.type)) for f in data.schema])
+        return DuckRelation(f'SELECT * FROM "{name}"', columns, {name: source}, source)
 
     def query(
         self, sql: str, relations: Mapping[str, Relation], params: Mapping[str, object] | None = None
@@ -100,7 +138,13 @@ class EmbeddedEngine(Engine):
         used = {name: cast(DuckRelation, relation) for name, relation in relations.items()}
         names = {name: self._name("in") for name in used}
         text = dialect.to_duckdb(sql, {name: r.columns for name, r in used.items()}, names, params or {})
-        ctes = ", ".join(f'"{names[name]}" AS NOT MATERIALIZED ({relation.sql})' for name, relation in used.items())
+        streams = [name for relation in used.values() for name in relation.streams]
+        if len(streams) > len(set(streams)):
+            raise LakeError("two relations of one query read the same stream", fix="hold it while it is used twice")
+        ctes = ", ".join(
+            f"{quoted(names[name])} AS {_kept(relation, text, names[name])} ({relation.sql})"
+            for name, relation in used.items()
+        )
         inputs = {key: data for relation in used.values() for key, data in relation.inputs.items()}
         whole = f"WITH {ctes} SELECT * FROM ({text})" if ctes else text
         return DuckRelation(whole, self._describe(whole, inputs, sql), inputs)
@@ -111,33 +155,39 @@ class EmbeddedEngine(Engine):
     @contextmanager
     def held(self, relation: Relation) -> Iterator[DuckRelation]:
         duck, name = cast(DuckRelation, relation), self._name("held")
-        with self._cursor(duck.inputs) as cursor, _duckdb_faults(duck.sql):
+        with self._cursor(duck) as cursor:
             cursor.execute(f'CREATE TABLE "{name}" AS {duck.sql}')
         try:
             yield DuckRelation(f'SELECT * FROM "{name}"', duck.columns)
         finally:
-            with self._cursor({}) as cursor:
-                cursor.execute(f'DROP TABLE "{name}"')
+            with self._cursor() as cursor:
+                cursor.execute(f'DROP TABLE IF EXISTS "{name}"')
 
     def batches(self, relation: Relation) -> pa.RecordBatchReader:
         duck = cast(DuckRelation, relation)
         return pa.RecordBatchReader.from_batches(duck.columns, self._stream(duck))
 
     def _stream(self, duck: DuckRelation) -> Iterator[pa.RecordBatch]:
-        with self._cursor(duck.inputs) as cursor, _duckdb_faults(duck.sql):
+        if duck.plain is not None:
+            plain = duck.plain
+            for batch in plain.to_reader(BATCH_ROWS) if isinstance(plain, pa.Table) else plain.open():
+                yield conform(batch, duck.columns)
+            return
+        with self._cursor(duck) as cursor:
             for batch in cursor.execute(duck.sql).to_arrow_reader(BATCH_ROWS):
                 yield conform(batch, duck.columns)
 
     # writes
 
     def appender(self, handle: Handle) -> Appender:
-        return _EmbeddedAppender(self, self._table(handle))
+        return StagedAppender(self._table(handle))
 
     def _append(self, handle: Handle, relation: Relation | None, number: Number) -> Commit:
         appender = self.appender(handle)
         try:
             if relation is not None:
                 with self.batches(relation) as reader:
+                    compare(reader.schema, handle.schema, handle.uri)
                     for batch in reader:
                         appender.write(batch)
             return appender.commit(number)
@@ -151,14 +201,14 @@ class EmbeddedEngine(Engine):
         table = self._table(handle)
         if partitions is not None and not partitions:
             return table.append_files([], number)
-        predicate = "true" if partitions is None else " OR ".join(_partition_predicate(values) for values in partitions)
-        return table.overwrite(self._fitted(relation, table), number, predicate)
+        predicate = "true" if partitions is None else partitions_predicate(partitions)
+        return table.overwrite(self._fitted(relation, table, table.schema), number, predicate)
 
     def _merge(self, handle: Handle, relation: Relation, keys: Sequence[str], number: Number) -> Commit:
         table = self._table(handle)
-        reader = self.batches(relation)
-        compare(_without(reader.schema, OPERATION), table.schema, table.uri)
-        first = next(iter(reader), None)
+        with_operation = pa.schema([*table.schema, pa.field(OPERATION, pa.string())])
+        reader = self._fitted(relation, table, with_operation)
+        first = next((batch for batch in reader if batch.num_rows), None)
         if first is None:
             return table.append_files([], number)
         rest = pa.RecordBatchReader.from_batches(reader.schema, itertools.chain([first], reader))
@@ -167,14 +217,15 @@ class EmbeddedEngine(Engine):
     def _rebuild(self, handle: Handle, relation: Relation, columns: pa.Schema, number: Number) -> Commit:
         table = self._table(handle)
         if columns.equals(table.schema, check_metadata=True):
-            return table.overwrite(self._fitted(relation, table), number)
-        rows = (conform(batch, columns) for batch in self.batches(relation))
-        return table.overwrite_schema(pa.RecordBatchReader.from_batches(columns, rows), number)
+            return table.overwrite(self._fitted(relation, table, table.schema), number)
+        return table.overwrite_schema(self._fitted(relation, table, columns), number)
 
-    def _fitted(self, relation: Relation, table: DeltaTable) -> pa.RecordBatchReader:
+    def _fitted(self, relation: Relation, table: DeltaTable, columns: pa.Schema) -> pa.RecordBatchReader:
+        """The relation's rows in the order of `columns`, or `SchemaDrift` before anything is read."""
         reader = self.batches(relation)
-        compare(reader.schema, table.schema, table.uri)
-        return pa.RecordBatchReader.from_batches(table.schema, (conform(batch, table.schema) for batch in reader))
+        compare(reader.schema, columns, table.uri)
+        by = [name for name in table.partition_by if name in columns.names]
+        return pa.RecordBatchReader.from_batches(columns, (fit(batch, columns, by, table.uri) for batch in reader))
 
     # maintenance
 
@@ -183,15 +234,16 @@ class EmbeddedEngine(Engine):
         small: dict[tuple[Any, ...], list[DataFile]] = {}
         for file in table.files():
             if file.size < target_bytes // 2:
-                small.setdefault(tuple(sorted(file.partition_values.items())), []).append(file)
+                key = tuple((value is None, value) for value in file.partition_values.values())
+                small.setdefault(key, []).append(file)
         old = [file for group in small.values() if len(group) > 1 for file in group]
         if not old or handle.number(number.app_id) >= number.value:
             return Commit(table.version, skipped=True)
-        stage = ParquetStage(table)
+        stage = StagedAppender(table, target_bytes)
         try:
             for batch in self._stream(self._scan(table, old)):
                 stage.write(batch)
-            return table.rewrite_files(old, stage.finish(), number)
+            return stage.rewrite(old, number)
         except BaseException:
             stage.discard()
             raise
@@ -203,7 +255,7 @@ class EmbeddedEngine(Engine):
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
-                self._connection = None
+                self._connection, self._reaches_s3 = None, False
 
     # inside
 
@@ -215,35 +267,31 @@ class EmbeddedEngine(Engine):
 
     def _scan(self, table: DeltaTable, files: Sequence[DataFile]) -> DuckRelation:
         if not files:
-            empty = self.from_arrow(table.schema.empty_table())
-            return DuckRelation(empty.sql, table.schema, empty.inputs)
-        prefix = "" if is_local(table.uri) else table.uri.split("://")[0].replace("s3a", "s3") + "://"
-        paths = ", ".join(_literal(prefix + file.path) for file in files)
-        stored = [f for f in table.schema if f.name not in table.partition_by]
-        columns = ", ".join(
-            f"{_literal(f.name)}: {{name: {_literal(f.name)}, type: {_literal(duckdb_type(f.type))}, "
-            "default_value: NULL}"
-            for f in stored
-        )
-        options = f"schema = MAP {{{columns}}}"
-        if not table.partition_by:
-            return DuckRelation(f"SELECT * FROM read_parquet([{paths}], {options})", table.schema)
-        return DuckRelation(_partitioned(table, files, prefix, paths, options), table.schema)
+            return self.from_arrow(table.schema.empty_table())
+        prefix = ""
+        if not is_local(table.uri):
+            self._reach_s3()
+            prefix = "s3://"
+        return DuckRelation(scan(table.schema, table.partition_by, files, prefix), table.schema)
 
-    def _describe(self, sql: str, inputs: Mapping[str, Any], original: str) -> pa.Schema:
+    def _describe(self, sql: str, inputs: Mapping[str, Input], original: str) -> pa.Schema:
         empty = {name: data.schema.empty_table() for name, data in inputs.items()}
-        with self._cursor(empty) as cursor, _duckdb_faults(original):
+        with self._cursor(DuckRelation(original, pa.schema([]), empty)) as cursor:
             schema = cursor.execute(f"SELECT * FROM ({sql}) LIMIT 0").to_arrow_reader(1).schema
         return pa.schema([pa.field(f.name, canonical(f.type)) for f in schema])
 
     @contextmanager
-    def _cursor(self, inputs: Mapping[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
-        cursor = self._open().cursor()
+    def _cursor(self, duck: DuckRelation | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection of its own, which knows the relation's inputs; what goes wrong on it is one of our errors."""
+        inputs = duck.inputs if duck else {}
+        with self._lock:
+            cursor = self._open().cursor()
         try:
-            cursor.execute("SET TimeZone = 'UTC'")
-            for name, data in inputs.items():
-                cursor.register(name, data)
-            yield cursor
+            with _duckdb_faults(duck.sql if duck else "", inputs):
+                cursor.execute("SET TimeZone = 'UTC'")
+                for name, data in inputs.items():
+                    cursor.register(name, data.open() if isinstance(data, Watched) else data)
+                yield cursor
         finally:
             cursor.close()
 
@@ -252,52 +300,32 @@ class EmbeddedEngine(Engine):
 
         with self._lock:
             if self._connection is None:
-                self._connection = duckdb.connect(config=cast(Any, self._config))
-                if self._storage.options.get("AWS_ACCESS_KEY_ID") or self._storage.options.get("AWS_ENDPOINT_URL"):
-                    _register_s3(self._connection, self._storage)
+                # of its own: an engine that closes deletes what any engine left in the directory that it spilled to
+                place = self._spill or tempfile.gettempdir()
+                os.makedirs(place, exist_ok=True)
+                spill = f"{place}/lakehouse-spill-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+                self._connection = duckdb.connect(config=cast(Any, self._config | {"temp_directory": spill}))
             return self._connection
 
-
-class _EmbeddedAppender(Appender):
-    def __init__(self, engine: EmbeddedEngine, table: DeltaTable) -> None:
-        self._table = table
-        self._stage = ParquetStage(table)
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        self._stage.write(batch)
-
-    def commit(self, number: Number) -> Commit:
-        files = self._stage.finish()
-        if self._table.number(number.app_id) >= number.value:
-            self._stage.discard()
-            return Commit(self._table.version, skipped=True)
-        return self._table.append_files(files, number)
-
-    def discard(self) -> None:
-        self._stage.discard()
+    def _reach_s3(self) -> None:
+        with self._lock:
+            if not self._reaches_s3:
+                _register_s3(self._open(), self._storage)
+                self._reaches_s3 = True
 
 
-def _partitioned(table: DeltaTable, files: Sequence[DataFile], prefix: str, paths: str, options: str) -> str:
-    """Partition values come from the log, not from the paths: there they lose their types and NULLs."""
-    rows = ", ".join(
-        "(" + ", ".join([_literal(prefix + f.path), *(_value(f.partition_values[p]) for p in table.partition_by)]) + ")"
-        for f in files
-    )
-    names = ", ".join(f'"{name}"' for name in ("__path", *table.partition_by))
-    chosen = ", ".join(
-        f'CAST(p."{f.name}" AS {duckdb_type(f.type)}) AS "{f.name}"'
-        if f.name in table.partition_by
-        else f'd."{f.name}"'
-        for f in table.schema
-    )
-    return (
-        f"SELECT {chosen} FROM read_parquet([{paths}], {options}, filename = '__file') d "
-        f'JOIN (VALUES {rows}) p({names}) ON d."__file" = p."__path"'
-    )
+def _kept(relation: DuckRelation, text: str, name: str) -> str:
+    """Whether DuckDB keeps a relation while it runs a query: it must, if the query reads a stream several times."""
+    return "MATERIALIZED" if relation.streams and text.count(quoted(name)) > 1 else "NOT MATERIALIZED"
 
 
 def _register_s3(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
-    from fsspec.implementations.arrow import ArrowFSWrapper
+    try:
+        from fsspec.implementations.arrow import ArrowFSWrapper
+    except ImportError:
+        raise NotRunnable(
+            "tables on s3:// need the package fsspec", fix="pip install 'lakehouse-assets[aws]'"
+        ) from None
 
     class S3(ArrowFSWrapper):
         protocol = "s3"
@@ -306,27 +334,8 @@ def _register_s3(connection: duckdb.DuckDBPyConnection, storage: Storage) -> Non
     connection.register_filesystem(S3(fs))
 
 
-def _partition_predicate(values: Mapping[str, Any]) -> str:
-    terms = [
-        f'"{name}" IS NULL' if value is None else f'"{name}" = {_value(str(value))}' for name, value in values.items()
-    ]
-    return "(" + " AND ".join(terms) + ")"
-
-
-def _without(schema: pa.Schema, name: str) -> pa.Schema:
-    return pa.schema([f for f in schema if f.name != name])
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _value(text: str | None) -> str:
-    return "NULL" if text is None else _literal(text)
-
-
 @contextmanager
-def _duckdb_faults(sql: str) -> Iterator[None]:
+def _duckdb_faults(sql: str, inputs: Mapping[str, Input]) -> Iterator[None]:
     """Turn errors of DuckDB into ours; this is the one seam where they are known."""
     import duckdb
 
@@ -334,13 +343,24 @@ def _duckdb_faults(sql: str) -> Iterator[None]:
         yield
     except LakehouseError:
         raise
-    except duckdb.OutOfMemoryException as error:
-        raise StoreFailed(
+    except (duckdb.Error, pa.ArrowException, OSError) as error:  # a stream's later batches fail in Arrow's classes
+        for data in inputs.values():
+            if isinstance(data, Watched) and data.error is not None:
+                raise data.error from None
+        raise _fault(error, sql) from error
+
+
+def _fault(error: Exception, sql: str) -> LakehouseError:
+    import duckdb
+
+    text = str(error)
+    if isinstance(error, duckdb.OutOfMemoryException) or "No space left" in text:
+        return StoreFailed(
             f"the embedded engine ran out of memory or spill space: {first_line(error)}",
             fix="raise LAKEHOUSE_MEMORY_LIMIT or free space in LAKEHOUSE_TEMP_DIRECTORY, and run again",
-        ) from error
-    except duckdb.Error as error:
-        text = str(error)
-        if "No space left" in text or isinstance(error.__cause__, OSError):
-            raise StoreFailed(f"reading or spilling failed: {first_line(error)}", fix="run again") from error
-        raise SqlError(f"the query failed: {first_line(error)}", value=sql[:500], fix="mend the expression") from error
+        )
+    if isinstance(error, duckdb.IOException | OSError) or isinstance(error.__cause__, OSError):
+        if any(word in text for word in ("No files found", "No such file", "does not exist", "not found")):
+            return FeedExpired(f"a file was vacuumed before it was read: {first_line(error)}", fix=log.REBUILD)
+        return StoreFailed(f"reading or spilling failed: {first_line(error)}", fix="run again")
+    return SqlError(f"the query failed: {first_line(error)}", value=sql[:500], fix="mend the expression")

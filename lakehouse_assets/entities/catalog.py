@@ -96,8 +96,13 @@ class Catalog:
         """
         return self._graph.select(selection)
 
+    def refresh_key(self, entity: Entity) -> tuple[str, ...]:
+        """The refresh key of a query entity, if it is proven that a refresh by it equals a full one; else nothing."""
+        key = tuple(entity.lakehouse.refresh_key)
+        return key if key and self.refresh_fault(entity) is None else ()
+
     def refresh_fault(self, entity: Entity) -> str | None:
-        """Why the refresh key of a query entity does not prove that a partial refresh equals a full one."""
+        """Why the refresh key of a query entity does not prove that a refresh by it equals a full one."""
         from lakehouse_assets.sql.refresh import refresh_fault
 
         return refresh_fault(self.sql(entity), entity.lakehouse.refresh_key)
@@ -163,17 +168,25 @@ def _read_files(directory: Path) -> dict[str, str]:
         paths = sorted(path for path in directory.iterdir() if path.suffix in _SUFFIXES and path.is_file())
         texts = {path.name: path.read_text(encoding="utf-8") for path in paths}
     except FileNotFoundError:
-        raise CatalogError("there is no such catalog directory", value=str(directory), fix="give --catalog DIR") from None
+        raise CatalogError(
+            "there is no such catalog directory", value=str(directory), fix="give --catalog DIR"
+        ) from None
     except NotADirectoryError:
         raise CatalogError(
-            "the catalog is a directory of YAML files, and this is a file", value=str(directory), fix="give its directory"
+            "the catalog is a directory of YAML files, and this is a file",
+            value=str(directory),
+            fix="give its directory",
         ) from None
     except OSError as error:
         raise CatalogError(
-            f"the catalog cannot be read: {error.strerror}", value=str(error.filename or directory), fix="mend its permissions"
+            f"the catalog cannot be read: {error.strerror}",
+            value=str(error.filename or directory),
+            fix="mend its permissions",
         ) from None
     except UnicodeDecodeError as error:
-        raise CatalogError(f"a catalog file is not UTF-8: {error}", value=str(directory), fix="save it as UTF-8") from None
+        raise CatalogError(
+            f"a catalog file is not UTF-8: {error}", value=str(directory), fix="save it as UTF-8"
+        ) from None
     if not texts:
         raise CatalogError(
             "the directory holds no *.yaml or *.yml file", value=str(directory), fix=f"add one with the key {TOP_KEY}"
@@ -210,9 +223,9 @@ def _entities(
     name: str, text: str, expansion: yaml_lines.Expansion, faults: list[Fault], broken: set[str]
 ) -> Iterator[tuple[Place, Entity]]:
     document = yaml_lines.read(text)
-    for trouble in document.troubles:
-        faults.append(Fault(name, trouble.line, _id_at(document, trouble.path), trouble.path[2:], trouble.problem,
-                            fix=trouble.fix))  # fmt: skip
+    faults.extend(
+        Fault(name, t.line, _id_at(document, t.path), t.path[2:], t.problem, fix=t.fix) for t in document.troubles
+    )
     if document.data is None and document.troubles:
         return
     for problem, path, value, choices in _shape(document.data):
@@ -259,7 +272,9 @@ def _entity(
     known = len(faults)
     expanded = {key: _expand(value, (key,), expansion, place, record, faults) for key, value in record.items()}
     for key in [key for key in expanded if key in GENERATED]:
-        faults.append(place.fault(record, Misfit((key,), "is filled in by the store, never by a file", fix="remove it")))
+        faults.append(
+            place.fault(record, Misfit((key,), "is filled in by the store, never by a file", fix="remove it"))
+        )
         del expanded[key]
     try:
         return Entity.model_validate(expanded)
@@ -290,12 +305,19 @@ def _without(record: dict[str, Any], paths: list[tuple[str | int, ...]]) -> dict
 
 
 def _expand(
-    value: Any, path: tuple[str | int, ...], expansion: yaml_lines.Expansion, place: Place, record: dict, faults: list[Fault]
+    value: Any,
+    path: tuple[str | int, ...],
+    expansion: yaml_lines.Expansion,
+    place: Place,
+    record: dict,
+    faults: list[Fault],
 ) -> Any:
     if isinstance(value, dict):
         return {
             key: text
-            if isinstance(text, str) and is_sensitive(str(key)) and path[0] in ("read_options", "table_properties", "spark_conf")
+            if isinstance(text, str)
+            and is_sensitive(str(key))
+            and path[0] in ("read_options", "table_properties", "spark_conf")
             else _expand(text, (*path, key), expansion, place, record, faults)
             for key, text in value.items()
         }
@@ -304,7 +326,6 @@ def _expand(
     if not isinstance(value, str):
         return value
     text, problems = expansion(value)
-    for problem in problems:
-        faults.append(place.fault(record, Misfit(path, problem, fix="set the variable, or write ${NAME:-default}")))
+    fix = "set the variable, or write ${NAME:-default}"
+    faults.extend(place.fault(record, Misfit(path, problem, fix=fix)) for problem in problems)
     return text
-

@@ -43,7 +43,7 @@ class Misfit:
         return f"{'.'.join(str(part) for part in self.where)}: {self.problem}" + (f"; {self.fix}" if self.fix else "")
 
 
-class Misdeclared(ValueError):
+class MisdeclaredError(ValueError):
     """The fields of an entity contradict each other: `misfits` holds every contradiction."""
 
     def __init__(self, misfits: tuple[Misfit, ...]) -> None:
@@ -56,7 +56,8 @@ def misfits(entity: Entity) -> Iterator[Misfit]:
     yield from _destination(entity)
     for field in ("read_options", "table_properties", "spark_conf"):
         yield from _secrets(field, getattr(entity, field))
-    if _USER_INFO.search(entity.source) and not is_reference(entity.source):
+    user_info = _USER_INFO.search(entity.source)
+    if user_info and not is_reference(user_info[1]):
         yield Misfit(("source",), "holds a password in clear", fix="write ${secret:NAME} in its place")
     yield from _columns(entity)
     yield from _rules(entity)

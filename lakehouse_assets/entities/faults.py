@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lakehouse_assets.entities.checks import Misdeclared, Misfit
+from lakehouse_assets.entities.checks import MisdeclaredError, Misfit
 from lakehouse_assets.errors import CatalogError, did_you_mean
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
 
     from lakehouse_assets.entities.yaml_lines import Document
 
@@ -122,7 +122,7 @@ def from_validation(error: ValidationError, fields: Iterable[str]) -> Iterator[M
     """
     for detail in error.errors(include_url=False):
         cause = detail.get("ctx", {}).get("error")
-        if isinstance(cause, Misdeclared):
+        if isinstance(cause, MisdeclaredError):
             yield from cause.misfits
             continue
         where = tuple(detail["loc"])
@@ -150,7 +150,7 @@ def _fields_at(path: tuple[str | int, ...]) -> tuple[str, ...]:
     """The fields of the block that stands at a path of the entity."""
     from lakehouse_assets.entities import model, options
 
-    blocks = {
+    blocks: dict[str, type[BaseModel]] = {
         "expectations": model.Expectations,
         "apply_changes": model.ApplyChanges,
         "lakehouse": options.LakehouseOptions,

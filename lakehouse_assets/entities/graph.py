@@ -206,7 +206,9 @@ class Graph:
     def _some(self, term: str, value: str, choices: set[str], matches: object) -> set[TableName]:
         found = {table for table, feeds in self.destinations.items() if any(matches(feed) for feed in feeds)}  # type: ignore[operator]
         if not found:
-            raise CatalogError(f"{term!r} selects no table", value=value, choices=sorted(choices), fix="name one of them")
+            raise CatalogError(
+                f"{term!r} selects no table", value=value, choices=sorted(choices), fix="name one of them"
+            )
         return found
 
 
@@ -269,7 +271,9 @@ def _duplicates(placed: Sequence[tuple[Place, Entity]]) -> Iterator[Fault]:
         known = first.setdefault(entity.entity_id, place)
         if known is not place:
             at = f"{known.file}:{known.line('entity_id')}"
-            misfit = Misfit(("entity_id",), f"is given twice (first at {at})", entity.entity_id, fix="give each its own id")
+            misfit = Misfit(
+                ("entity_id",), f"is given twice (first at {at})", entity.entity_id, fix="give each its own id"
+            )
             yield place.fault(entity, misfit)
 
 
@@ -286,7 +290,9 @@ def _shared(placed: Sequence[tuple[Place, Entity]]) -> Iterator[Fault]:
             at = f"{head_place.file}:{head_place.line('destination')}"
             problem = _clash(head, entity, feeds)
             if problem:
-                misfit = Misfit(("destination",), f"{problem} (the other is {head.entity_id!r} at {at})", entity.destination)
+                misfit = Misfit(
+                    ("destination",), f"{problem} (the other is {head.entity_id!r} at {at})", entity.destination
+                )
                 yield place.fault(entity, misfit)
             feeds.setdefault(entity.feed, place)
 
@@ -303,7 +309,9 @@ def _clash(head: Entity, entity: Entity, feeds: Mapping[str, Place]) -> str | No
         )
     differing = [name for name in _SAME_FOR_FEEDS if getattr(entity, name) != getattr(head, name)]
     if differing:
-        return f"two entities make this table and differ in {', '.join(differing)}: feeds of one table must be equal there"
+        return (
+            f"two entities make this table and differ in {', '.join(differing)}: feeds of one table must be equal there"
+        )
     return None
 
 
@@ -311,7 +319,9 @@ def _upstream_misfits(graph: Graph, entity: Entity, broken: Set[str]) -> Iterato
     where = ("lakehouse", "tables") if entity.source_format == "asof" else ("source",)
     if entity.reads_outside and entity.source.lower() in graph.names and not entity.lakehouse.landed_by:
         fix = "write source_format: dlt to read that table, or ./NAME for a path"
-        yield Misfit(where, f"names a table of the catalog, and {entity.source_format} reads outside", entity.source, fix=fix)
+        yield Misfit(
+            where, f"names a table of the catalog, and {entity.source_format} reads outside", entity.source, fix=fix
+        )
     try:
         names = graph.reads(entity)
     except LakehouseError:
@@ -327,7 +337,9 @@ def _upstream_misfits(graph: Graph, entity: Entity, broken: Set[str]) -> Iterato
 def _unknown(graph: Graph, where: tuple[str | int, ...], name: str, error: CatalogError) -> Misfit:
     disabled = Graph((e.model_copy(update={"is_enabled": True}) for e in graph.entities if not e.is_enabled), {})
     if name.lower() in disabled.names:
-        return Misfit(where, f"the upstream table {name!r} is disabled", fix="enable it (is_enabled: true), or disable this one")
+        return Misfit(
+            where, f"the upstream table {name!r} is disabled", fix="enable it (is_enabled: true), or disable this one"
+        )
     if name.lower().startswith(f"{RESERVED_LAYER}."):
         return Misfit(where, f"{name!r} is the project's own table, not an upstream", fix="read it with: lakehouse sql")
     return Misfit(where, f"upstream table {name!r}: {error.problem}", name, error.choices, error.fix)

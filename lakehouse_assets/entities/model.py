@@ -7,7 +7,7 @@ Loading this module must stay cheap: no pyarrow, no sqlglot.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
@@ -147,11 +147,11 @@ Rules = Annotated[dict[Name, Sql], BeforeValidator(_empty_map)]
 class Expectations(Block):
     """Rules that every row must keep: name to a boolean Spark SQL expression; NULL counts as broken."""
 
-    expect_all: Rules = {}
+    expect_all: Rules = Field(default_factory=dict)
     """Broken: the row is kept and counted; with `is_quarantined` it goes to quarantine."""
-    expect_all_or_drop: Rules = {}
+    expect_all_or_drop: Rules = Field(default_factory=dict)
     """Broken: the row is dropped and counted; with `is_quarantined` it goes to quarantine."""
-    expect_all_or_fail: Rules = {}
+    expect_all_or_fail: Rules = Field(default_factory=dict)
     """Broken: the run stops before anything is written."""
 
     @property
@@ -238,9 +238,9 @@ class Entity(BaseModel):
     """What the table is, for people."""
     id: str | None = None
     """The id of this version of the record (from the store)."""
-    created_ts: datetime.datetime | None = None
+    created_ts: dt.datetime | None = None
     """When this version began (from the store)."""
-    expired_ts: datetime.datetime | None = None
+    expired_ts: dt.datetime | None = None
     """When this version ended (from the store)."""
     created_by: str | None = None
     """Who made this version (from the store)."""
@@ -267,7 +267,7 @@ class Entity(BaseModel):
             self.__dict__["is_streaming"] = self.source_format in STREAMING
         misfits = tuple(checks.misfits(self))
         if misfits:
-            raise checks.Misdeclared(misfits)
+            raise checks.MisdeclaredError(misfits)
         return self
 
     def __setattr__(self, name: str, value: Any) -> None:

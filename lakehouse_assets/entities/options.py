@@ -6,7 +6,7 @@ What does not: checks that need the whole entity (`checks.py`), the meaning of a
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import re
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
@@ -23,7 +23,7 @@ _CRON_LIMITS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 _CRON_NAMES = ("hourly", "daily", "weekly", "monthly", "yearly")
 
 
-def to_timedelta(text: str) -> datetime.timedelta:
+def to_timedelta(text: str) -> dt.timedelta:
     """A duration in words as a `timedelta`: "90 minutes", "1 hour", "2 days", "1 day 12 hours".
 
     Raises:
@@ -32,7 +32,7 @@ def to_timedelta(text: str) -> datetime.timedelta:
     seconds = sum(int(count) * _UNITS[unit] for count, unit in _DURATION.findall(text))
     if _DURATION.sub("", text) or not seconds:
         raise ValueError(f"{text!r} is not a duration such as '90 minutes', '1 hour' or '2 days'")
-    return datetime.timedelta(seconds=seconds)
+    return dt.timedelta(seconds=seconds)
 
 
 def _duration(text: str) -> str:
@@ -67,7 +67,7 @@ def check_feed(name: str) -> str:
 
 def _date(text: str) -> str:
     try:
-        if datetime.date.fromisoformat(text).isoformat() == text:
+        if dt.date.fromisoformat(text).isoformat() == text:
             return text
     except ValueError:
         pass  # falls through to the one message below
@@ -84,7 +84,9 @@ def _cron(text: str) -> str:
         for field, (low, high) in zip(fields, _CRON_LIMITS, strict=True)
         for number in re.findall(r"(?<![/0-9])[0-9]+", field)
     ):
-        raise ValueError(f"{text!r} is not a cron line of five fields such as '30 6 * * *' (minute hour day month weekday)")
+        raise ValueError(
+            f"{text!r} is not a cron line of five fields such as '30 6 * * *' (minute hour day month weekday)"
+        )
     return text
 
 
@@ -138,12 +140,12 @@ class Freshness(Block):
     """The age at which the freshness check fails."""
 
     @property
-    def warn_delta(self) -> datetime.timedelta | None:
+    def warn_delta(self) -> dt.timedelta | None:
         """`warn` as a `timedelta`."""
         return to_timedelta(self.warn) if self.warn else None
 
     @property
-    def fail_delta(self) -> datetime.timedelta | None:
+    def fail_delta(self) -> dt.timedelta | None:
         """`fail` as a `timedelta`."""
         return to_timedelta(self.fail) if self.fail else None
 
@@ -187,16 +189,16 @@ class LakehouseOptions(Block):
     """The two upstream tables of an as-of join: left, right."""
 
     @property
-    def lookback_delta(self) -> datetime.timedelta | None:
+    def lookback_delta(self) -> dt.timedelta | None:
         """`lookback` as a `timedelta`."""
         return to_timedelta(self.lookback) if self.lookback else None
 
     @property
-    def horizon_delta(self) -> datetime.timedelta | None:
+    def horizon_delta(self) -> dt.timedelta | None:
         """`horizon` as a `timedelta`."""
         return to_timedelta(self.horizon) if self.horizon else None
 
     @property
-    def tolerance_delta(self) -> datetime.timedelta | None:
+    def tolerance_delta(self) -> dt.timedelta | None:
         """`tolerance` as a `timedelta`."""
         return to_timedelta(self.tolerance) if self.tolerance else None

@@ -79,14 +79,11 @@ def _row_expression(where: Where, text: str, what: str, *, boolean: bool) -> Ite
     from lakehouse_assets.sql import dialect, parse
 
     try:
-        tree = parse.parse_expression(text, what)
+        tree = parse.shared_expression(text, what)
     except LakehouseError as error:
         yield _refused(where, error)
         return
-    problems = dialect.row_faults(tree)
-    yield from (Misfit(where, problem, text, fix="see docs/sql.md for what both engines share") for problem in problems)
-    if boolean and not problems and not dialect.is_boolean(tree):
-        yield Misfit(where, "is not a condition: it gives no true or false", text, fix="compare it with something")
+    yield from (Misfit(where, problem, text) for problem in dialect.row_faults(tree, condition=boolean))
 
 
 def _query(text: str) -> Iterator[Misfit]:
@@ -98,7 +95,7 @@ def _query(text: str) -> Iterator[Misfit]:
         yield Misfit(("source",), error.problem, fix=error.fix)
         return
     for problem in dialect.faults(tree):
-        yield Misfit(("source",), problem, fix="see docs/sql.md for what both engines share")
+        yield Misfit(("source",), problem)
     for name, renamed in dialect.outputs(tree):
         if renamed and name in RESERVED_COLUMNS:
             yield Misfit(("source",), f"the column {name!r} is the project's own", name, fix="give it another alias")
@@ -134,7 +131,7 @@ def _select_items(entity: Entity) -> Iterator[tuple[tuple[str, int], exp.Expr]]:
 
     for position, text in enumerate(entity.select_expr):
         try:
-            yield ("select_expr", position), parse.parse_expression(text, "a select item")
+            yield ("select_expr", position), parse.shared_expression(text, "a select item")
         except LakehouseError:
             continue  # reported where the expression itself is judged
 
@@ -171,7 +168,7 @@ def known_columns(entity: Entity) -> dict[str, pa.DataType | None] | None:
         name, _renamed = output_name(tree)
         if name is None or name == "*":
             return None
-        found[name.lower()] = dialect.type_of(tree, declared)
+        found[name.lower()] = dialect.type_of(tree, declared) if entity.partition_cols else None
     return found
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
-from lakehouse_assets.errors import FeedExpired
-from lakehouse_assets.lake.storage import Storage
+from lakehouse_assets.errors import FeedExpired, LakeError
+from lakehouse_assets.lake.storage import Storage, store_faults
 
 Action = Mapping[str, Any]
 """One line of a commit file: `{"add": …}`, `{"remove": …}`, `{"txn": …}`, `{"commitInfo": …}`, …"""
@@ -20,7 +21,8 @@ Action = Mapping[str, Any]
 MARK = "lakehouse"
 """The key in a commit's info by which this project knows its own commits; its value names the plan."""
 
-_REBUILD = "rebuild the tables that read it: lakehouse run --full-refresh TABLE"
+REBUILD = "rebuild the tables that read it: lakehouse run --full-refresh TABLE"
+"""What to do about a range that can no longer be read."""
 
 
 def commits(storage: Storage, uri: str, start: int, end: int) -> Iterator[tuple[int, list[Action]]]:
@@ -29,22 +31,36 @@ def commits(storage: Storage, uri: str, start: int, end: int) -> Iterator[tuple[
     Raises:
         FeedExpired: one of them has left the log.
     """
-    fs, root = storage.filesystem(uri)
     for version in range(start + 1, end + 1):
+        yield version, actions(storage, uri, version)
+
+
+def actions(storage: Storage, uri: str, version: int) -> list[Action]:
+    """The actions of one version.
+
+    Raises:
+        FeedExpired: it has left the log.
+        LakeError: its file in the log is broken.
+    """
+    fs, root = storage.filesystem(uri)
+    with store_faults(uri, LakeError):
         try:
             with fs.open_input_stream(f"{root}/_delta_log/{version:020d}.json") as stream:
-                text = stream.read().decode()
+                text = stream.read()
         except FileNotFoundError:
             problem = f"version {version} of {uri} has left its log, so what it changed can no longer be read"
-            raise FeedExpired(problem, fix=_REBUILD, version=version) from None
-        yield version, [json.loads(line) for line in text.splitlines() if line]
+            raise FeedExpired(problem, fix=REBUILD, version=version) from None
+    try:
+        return [json.loads(line) for line in text.split(b"\n") if line.strip()]
+    except ValueError as error:
+        raise LakeError(f"version {version} in the log of {uri} is broken: {error}", fix="restore the file") from error
 
 
 def added(range_: Iterable[tuple[int, Sequence[Action]]]) -> list[Mapping[str, Any]] | None:
     """The `add` actions that brought rows; `None` if a commit also removed or rewrote rows."""
     found: list[Mapping[str, Any]] = []
-    for _, actions in range_:
-        for action in actions:
+    for _, commit in range_:
+        for action in commit:
             if (remove := action.get("remove")) and remove.get("dataChange", True):
                 return None
             if (add := action.get("add")) and add["dataChange"]:
@@ -59,17 +75,62 @@ def records(add: Mapping[str, Any]) -> int | None:
     return json.loads(add.get("stats") or "{}").get("numRecords")
 
 
-def changes_rows(actions: Sequence[Action]) -> bool:
+def partition_values(add: Mapping[str, Any]) -> dict[str, str | None]:
+    """The partition values of an added file; Delta writes NULL as an empty text, too."""
+    return {name: text or None for name, text in (add.get("partitionValues") or {}).items()}
+
+
+def changes_rows(commit: Sequence[Action]) -> bool:
     """Whether a commit changed rows; maintenance and changes of metadata do not."""
     return any(
-        action[kind].get("dataChange", True) for action in actions for kind in ("add", "remove") if action.get(kind)
+        action[kind].get("dataChange", True) for action in commit for kind in ("add", "remove") if action.get(kind)
     )
 
 
-def is_ours(actions: Sequence[Action]) -> bool:
+def is_ours(commit: Sequence[Action]) -> bool:
     """Whether this project wrote a commit."""
-    info: Mapping[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
+    info: Mapping[str, Any] = next((action["commitInfo"] for action in commit if "commitInfo" in action), {})
     return MARK in info or MARK in str(info.get("userMetadata") or "")
+
+
+def changes_columns(commit: Sequence[Action]) -> bool:
+    """Whether a commit carries new metadata: columns, properties or comments."""
+    return any("metaData" in action for action in commit)
+
+
+def changed_paths(range_: Iterable[tuple[int, Sequence[Action]]]) -> list[str]:
+    """The files, relative to the table, in which the change data feed of these versions stands."""
+    found: list[str] = []
+    for _, commit in range_:
+        own = [action["cdc"]["path"] for action in commit if "cdc" in action]
+        found += own or [
+            action[kind]["path"]
+            for action in commit
+            for kind in ("add", "remove")
+            if kind in action and action[kind].get("dataChange", True)
+        ]
+    return [unquote(path) for path in found]
+
+
+def removed_since(range_: Iterable[tuple[int, Sequence[Action]]]) -> int | None:
+    """When the first file that these versions removed was given up, in milliseconds since 1970."""
+    times = [
+        int(action["remove"].get("deletionTimestamp") or 0)
+        for _, commit in range_
+        for action in commit
+        if "remove" in action
+    ]
+    return min(times, default=None)
+
+
+def committed_at(commit: Sequence[Action]) -> int:
+    """When a version was committed, in milliseconds since 1970; 0 if it does not say."""
+    return int(next((a["commitInfo"].get("timestamp", 0) for a in commit if "commitInfo" in a), 0))
+
+
+def carries(commit: Sequence[Action], app_id: str, value: int) -> bool:
+    """Whether a commit carries that number."""
+    return any((txn := a.get("txn")) and (txn["appId"], txn["version"]) == (app_id, value) for a in commit)
 
 
 def require(storage: Storage, uri: str, paths: Sequence[str]) -> None:
@@ -79,6 +140,8 @@ def require(storage: Storage, uri: str, paths: Sequence[str]) -> None:
     if not paths:
         return
     fs, _ = storage.filesystem(uri)
-    for info in fs.get_file_info(list(paths)):
+    with store_faults(uri, LakeError):
+        infos = fs.get_file_info(list(paths))
+    for info in infos:
         if info.type == FileType.NotFound:
-            raise FeedExpired(f"the file {info.path} of {uri} was vacuumed before it was read", fix=_REBUILD)
+            raise FeedExpired(f"the file {info.path} of {uri} was vacuumed before it was read", fix=REBUILD)

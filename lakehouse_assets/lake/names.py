@@ -46,4 +46,4 @@ class FeedName:
     @property
     def app_id(self) -> str:
         """The id of the `txn` action that carries the numbers of this feed."""
-        return "/".join(["lakehouse", self.destination, self.feed, self.partition]).rstrip("/")
+        return f"lakehouse/{self.destination}/{self.feed}/{self.partition}".rstrip("/")

@@ -7,36 +7,46 @@ What belongs here: file layout, partition values, statistics. What does not: com
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import date, datetime
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lakehouse_assets.errors import LakeError, SchemaDrift, TypeRefused
-from lakehouse_assets.lake.delta import DataFile, DeltaTable
-from lakehouse_assets.lake.storage import store_fault
+from lakehouse_assets.errors import LakeError, TypeRefused
+from lakehouse_assets.lake.delta import DeltaTable
+from lakehouse_assets.lake.schemas import NO_PARTITION_VALUE, PARTITION_TYPES, fit, refuse_partition_text
+from lakehouse_assets.lake.storage import store_faults
+from lakehouse_assets.lake.values import DataFile
 
 GROUP_ROWS = 500_000
 """Rows that are gathered before they become one row group."""
 GROUP_BYTES = 96 << 20
 """Bytes that are gathered before they become one row group."""
+FILE_BYTES = 512 << 20
+"""Bytes after which a file is closed and the next one begun."""
+OPEN_FILES = 100
+"""Files that are open at the same time; where there are more partition values, files are closed and others begun."""
 _LONGEST_STATISTIC = 64
+_DAYS = (date.min.toordinal() - date(1970, 1, 1).toordinal(), date.max.toordinal() - date(1970, 1, 1).toordinal())
 
 
 class ParquetStage:
-    """Streams record batches of one table into Parquet files, one file for each combination of partition values."""
+    """Streams record batches of one table into Parquet files; a file holds one combination of partition values."""
 
-    def __init__(self, table: DeltaTable) -> None:
+    def __init__(self, table: DeltaTable, file_bytes: int = FILE_BYTES) -> None:
         self._table = table
+        self._file_bytes = file_bytes
         self._fs, self._root = table.storage.filesystem(table.uri)
         self._schema = pa.schema([field for field in table.schema if field.name not in table.partition_by])
-        self._files: dict[tuple[str | None, ...], _File] = {}
+        self._open: dict[tuple[str | None, ...], _File] = {}
+        self._done: list[DataFile] = []
+        self._paths: list[str] = []
         self._gathered: list[pa.RecordBatch] = []
         self._rows = self._bytes = 0
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="parquet")
@@ -44,7 +54,10 @@ class ParquetStage:
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Take a batch; its columns must be the table's, by name and type."""
-        self._gathered.append(fit(batch, self._table))
+        if not batch.num_rows:
+            fit(batch, self._table.schema, self._table.partition_by, self._table.uri)
+            return
+        self._gathered.append(fit(batch, self._table.schema, self._table.partition_by, self._table.uri))
         self._rows += batch.num_rows
         self._bytes += batch.nbytes
         if self._rows >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
@@ -54,16 +67,19 @@ class ParquetStage:
         """Close the files and say what they hold; the stage takes nothing more."""
         self._flush()
         self._wait()
-        with _store_faults(self._table.uri):
-            files = [file.close() for file in self._files.values()]
+        with store_faults(self._table.uri, LakeError):
+            self._close_all()
         self._pool.shutdown()
-        return files
+        return self._done
 
     def discard(self) -> None:
         """Give up: close and delete what was written."""
         self._pool.shutdown(cancel_futures=True)
-        for file in self._files.values():
-            file.discard()
+        for file in self._open.values():
+            file.abandon()
+        for path in self._paths:
+            with contextlib.suppress(OSError):  # a file that stays is no part of the table: vacuum takes it away
+                self._fs.delete_file(path)
 
     def _flush(self) -> None:
         if not self._rows:
@@ -79,20 +95,34 @@ class ParquetStage:
             pending.result()
 
     def _write_group(self, group: pa.Table) -> None:
-        with _store_faults(self._table.uri):
-            for values, rows in _by_partition(group, self._table.partition_by):
-                if values not in self._files:
-                    named = dict(zip(self._table.partition_by, values, strict=True))
-                    path = f"{self._root}/part-{uuid.uuid4()}.parquet"
-                    self._files[values] = _File(self._fs, path, self._schema, named)
-                self._files[values].write(rows)
+        with store_faults(self._table.uri, LakeError):
+            for values, rows in by_partition(group, self._table.partition_by):
+                file = self._open.get(values) or self._begin(values)
+                file.write(rows)
+                if file.size() >= self._file_bytes:
+                    self._done.append(self._open.pop(values).close())
+
+    def _begin(self, values: tuple[str | None, ...]) -> _File:
+        if len(self._open) >= OPEN_FILES:
+            self._close_all()
+        path = f"{self._root}/part-{uuid.uuid4()}.parquet"
+        self._paths.append(path)
+        named = dict(zip(self._table.partition_by, values, strict=True))
+        self._open[values] = _File(self._fs, path, self._schema, named)
+        return self._open[values]
+
+    def _close_all(self) -> None:
+        while self._open:
+            values = next(iter(self._open))
+            self._done.append(self._open[values].close())
+            del self._open[values]
 
 
 class _File:
     def __init__(self, fs: Any, path: str, schema: pa.Schema, values: Mapping[str, str | None]) -> None:
         import pyarrow.parquet as pq
 
-        self._fs, self._path, self._values = fs, path, values
+        self._fs, self._path, self._schema, self._values = fs, path, schema, values
         self._collected: list[Any] = []
         self._sink = fs.open_output_stream(path)
         self._writer = pq.ParquetWriter(
@@ -102,138 +132,96 @@ class _File:
     def write(self, rows: pa.Table) -> None:
         self._writer.write_table(rows, row_group_size=GROUP_ROWS)
 
+    def size(self) -> int:
+        return int(self._sink.tell())
+
     def close(self) -> DataFile:
         self._writer.close()
         self._sink.close()
         size = self._fs.get_file_info([self._path])[0].size
         footer = self._collected[0]
-        return DataFile(self._path, footer.num_rows, size, self._values, json.dumps(statistics(footer)))
+        stats = json.dumps(statistics(footer, self._schema))
+        return DataFile(self._path, footer.num_rows, size, self._values, stats)
 
-    def discard(self) -> None:
-        self._sink.close()
-        self._fs.delete_file(self._path)
-
-
-def fit(batch: pa.RecordBatch, table: DeltaTable) -> pa.RecordBatch:
-    """`batch` in the table's column order.
-
-    Raises:
-        SchemaDrift: a column is missing, too many or of another type: nothing is ever converted silently.
-    """
-    compare(batch.schema, table.schema, table.uri)
-    return conform(batch, table.schema)
+    def abandon(self) -> None:
+        for part in (self._writer, self._sink):
+            with contextlib.suppress(OSError):  # the disk may be full; the file is deleted anyway
+                part.close()
+        self._writer.is_open = False  # a writer that failed to close would try again, and warn, when it is collected
 
 
-def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """`batch` with the columns of `schema`, which have equal types but for the names inside lists and maps."""
-    columns = []
-    for field in schema:
-        column = batch.column(field.name)
-        columns.append(column if column.type == field.type else column.cast(field.type))
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def same_type(left: pa.DataType, right: pa.DataType) -> bool:
-    """Whether two types are equal but for nullability and the names inside lists and maps."""
-    if pa.types.is_list(left) and pa.types.is_list(right):
-        return same_type(left.value_type, right.value_type)
-    if pa.types.is_map(left) and pa.types.is_map(right):
-        return same_type(left.key_type, right.key_type) and same_type(left.item_type, right.item_type)
-    if pa.types.is_struct(left) and pa.types.is_struct(right):
-        return [f.name for f in left] == [f.name for f in right] and all(
-            same_type(a.type, b.type) for a, b in zip(left, right, strict=True)
-        )
-    return bool(left.equals(right))
-
-
-def compare(found: pa.Schema, expected: pa.Schema, uri: str) -> None:
-    """Raise `SchemaDrift` unless both schemas have the same columns, in any order, of the same types."""
-    missing = [name for name in expected.names if name not in found.names]
-    extra = [name for name in found.names if name not in expected.names]
-    other = [
-        f"{field.name} is {found.field(field.name).type}, not {field.type}"
-        for field in expected
-        if field.name in found.names and not same_type(found.field(field.name).type, field.type)
-    ]
-    faults = [
-        *([f"missing: {', '.join(missing)}"] if missing else []),
-        *([f"not in the table: {', '.join(extra)}"] if extra else []),
-        *other,
-    ]
-    if faults:
-        raise SchemaDrift(
-            f"the rows for {uri} do not have the table's columns: {'; '.join(faults)}",
-            fix="cast or alias the columns in select_expr, or rebuild the table: lakehouse run --full-refresh TABLE",
-        )
-
-
-def _by_partition(group: pa.Table, names: tuple[str, ...]) -> Iterator[tuple[tuple[str | None, ...], pa.Table]]:
+def by_partition(group: pa.Table, names: Sequence[str]) -> Iterator[tuple[tuple[str | None, ...], pa.Table]]:
+    """The rows of each combination of partition values, in their order, without the partition columns."""
     if not names:
         yield (), group
         return
-    distinct = group.select(list(names)).group_by(list(names)).aggregate([]).to_pylist()
-    for row in distinct:
-        mask = None
-        for name in names:
-            column = group.column(name)
-            match = pc.is_null(column) if row[name] is None else pc.fill_null(pc.equal(column, row[name]), False)
-            mask = match if mask is None else pc.and_(mask, match)
-        values = tuple(partition_text(name, row[name]) for name in names)
-        yield values, group.filter(mask).drop_columns(list(names))
+    keyed = group.select(list(names)).rename_columns([f"k{index}" for index in range(len(names))])
+    order = [(name, "ascending") for name in keyed.column_names]
+    counts = keyed.group_by(keyed.column_names).aggregate([([], "count_all")]).sort_by(order).to_pylist()
+    rows = group.drop_columns(list(names))
+    if len(counts) > 1:
+        rows = rows.take(pc.sort_indices(keyed, sort_keys=order))
+    start = 0
+    for row in counts:
+        *values, count = row.values()
+        yield tuple(map(partition_text, names, values)), rows.slice(start, count)
+        start += count
 
 
 def partition_text(name: str, value: object) -> str | None:
     """A partition value as Delta writes it.
 
     Raises:
-        TypeRefused: the empty string (Delta reads it back as NULL), or a type that has no exact text.
+        TypeRefused: a text that Delta reads back as NULL, or a type that has no exact text.
     """
     if value is None:
         return None
-    if value == "":
-        raise TypeRefused(f"the partition column {name!r} holds an empty string, which Delta reads back as NULL")
+    if value in NO_PARTITION_VALUE:
+        refuse_partition_text(name)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, datetime) or not isinstance(value, int | str | date):
         raise TypeRefused(
             f"the partition column {name!r} has values of type {type(value).__name__}",
-            choices=("date", "integer", "string", "boolean"),
+            choices=PARTITION_TYPES,
             fix="partition by a date or an integer made from it",
         )
     return str(value)
 
 
-def statistics(footer: Any) -> dict[str, Any]:
-    """Delta's statistics of a file, from its Parquet footer; bounds only where they are exact."""
+def statistics(footer: Any, schema: pa.Schema) -> dict[str, Any]:
+    """Delta's statistics of a file, from its Parquet footer; bounds only where they are exact.
+
+    Floating point has none (NaN), timestamps have none (Delta keeps milliseconds), nor have long texts.
+    """
     stats: dict[str, Any] = {"numRecords": footer.num_rows, "minValues": {}, "maxValues": {}, "nullCount": {}}
     for index in range(footer.num_columns):
-        column = footer.schema.column(index)
-        if "." in column.path or footer.num_row_groups == 0:
+        path = footer.schema.column(index).path
+        if path not in schema.names or pa.types.is_nested(schema.field(path).type):
             continue
         chunks = [footer.row_group(group).column(index).statistics for group in range(footer.num_row_groups)]
-        if any(chunk is None or not chunk.has_null_count for chunk in chunks):
+        if not chunks or any(chunk is None or not chunk.has_null_count for chunk in chunks):
             continue
-        stats["nullCount"][column.path] = sum(chunk.null_count for chunk in chunks)
-        bounded = [chunk for chunk in chunks if chunk.has_min_max]
-        if len(bounded) == len([chunk for chunk in chunks if chunk.num_values]) and bounded:
-            _bound(stats, column.path, min(c.min for c in bounded), max(c.max for c in bounded))
+        stats["nullCount"][path] = sum(chunk.null_count for chunk in chunks)
+        _bound(stats, schema.field(path), chunks)
     return stats
 
 
-def _bound(stats: dict[str, Any], name: str, low: object, high: object) -> None:
-    exact: Callable[[Any], bool] = lambda v: (
-        (isinstance(v, int) and not isinstance(v, bool))
-        or (isinstance(v, date) and not isinstance(v, datetime))
-        or (isinstance(v, str) and len(v) <= _LONGEST_STATISTIC)
-    )
-    if exact(low) and exact(high):
-        stats["minValues"][name] = low.isoformat() if isinstance(low, date) else low
-        stats["maxValues"][name] = high.isoformat() if isinstance(high, date) else high
-
-
-@contextmanager
-def _store_faults(uri: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise store_fault(uri, error, LakeError) from error
+def _bound(stats: dict[str, Any], field: pa.Field, chunks: Sequence[Any]) -> None:
+    filled = [chunk for chunk in chunks if chunk.num_values]
+    if not filled or not all(chunk.has_min_max for chunk in filled):
+        return
+    if pa.types.is_integer(field.type):
+        low, high = min(c.min for c in filled), max(c.max for c in filled)
+    elif pa.types.is_date32(field.type):
+        first, last = min(c.min_raw for c in filled), max(c.max_raw for c in filled)
+        if not (_DAYS[0] <= first and last <= _DAYS[1]):
+            return
+        low, high = min(c.min for c in filled).isoformat(), max(c.max for c in filled).isoformat()
+    elif pa.types.is_string(field.type):
+        low, high = min(c.min for c in filled), max(c.max for c in filled)
+        if max(len(low), len(high)) > _LONGEST_STATISTIC:
+            return
+    else:
+        return
+    stats["minValues"][field.name], stats["maxValues"][field.name] = low, high

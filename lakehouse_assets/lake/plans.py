@@ -19,9 +19,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lakehouse_assets.lake.delta import DeltaTable, Number, TableSpec, create_table, find_table
+from lakehouse_assets.errors import ConcurrentWriter, LakeError
+from lakehouse_assets.lake.delta import DeltaTable, create_table, find_table
 from lakehouse_assets.lake.names import FeedName
-from lakehouse_assets.lake.storage import Storage
+from lakehouse_assets.lake.storage import Storage, store_faults
+from lakehouse_assets.lake.values import Number, TableSpec
 
 SCHEMA = pa.schema(
     [
@@ -152,6 +154,12 @@ class Ledger:
             ConcurrentWriter: another process recorded one since this ledger was opened.
         """
         table = self._table or self._book.create()
+        for plan in plans:
+            if table.number(plan.feed.app_id) != self._revisions[plan.feed.app_id]:  # a table that was made meanwhile
+                raise ConcurrentWriter(
+                    f"another process recorded the first plan of {plan.feed.app_id}",
+                    fix="run again: its plan is taken up",
+                )
         numbered = tuple(
             replace(p, revision=self._revisions[p.feed.app_id] + 1, plan_id=uuid.uuid4().hex) for p in plans
         )
@@ -176,7 +184,7 @@ class Ledger:
         fs, _ = self._table.storage.filesystem(self._table.uri)
         wanted = {"app_id": feed.app_id} | ({"revision": revision} if revision else {})
         for file in self._table.files(bounds=wanted):
-            with fs.open_input_file(file.path) as source:
+            with store_faults(self._table.uri, LakeError), fs.open_input_file(file.path) as source:
                 rows = pq.ParquetFile(source).read()
             for row in rows.filter(pc.equal(rows.column("app_id"), feed.app_id)).to_pylist():
                 if revision is None or row["revision"] == revision:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from lakehouse_assets.settings import Settings
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-_ILLEGAL = re.compile(r"[\[\]*?%]")
+_ILLEGAL = re.compile(r"[\[\]*?%#^|\\\x00-\x1f\x7f]")
 SCHEMES = ("a local path", "file://", "s3://")
 
 
@@ -30,12 +31,14 @@ class Storage:
     """How to reach table URIs: options in delta-rs's names, and pyarrow file systems made of them."""
 
     options: Mapping[str, str] = field(default_factory=dict, repr=False)
+    _opened: dict[str, FileSystem] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, settings: Settings, environ: Mapping[str, str]) -> Storage:
         """The storage of a process: the `AWS_*` variables, overridden by `settings.storage_options`."""
         named = {name: value for name, value in environ.items() if name.startswith("AWS_")}
-        return cls(named | {name: value.get_secret_value() for name, value in settings.storage_options.items()})
+        given = {_option(name): value.get_secret_value() for name, value in settings.storage_options.items()}
+        return cls(named | given)
 
     def delta_options(self, uri: str) -> dict[str, str]:
         """Options for delta-rs; none for a local path, so that no secret goes where it is not needed."""
@@ -50,7 +53,7 @@ class Storage:
         if is_local(uri):
             from pyarrow.fs import LocalFileSystem
 
-            return LocalFileSystem(), local_path(uri)
+            return self._opened.setdefault("file", LocalFileSystem()), local_path(uri)
         if uri.startswith(("s3://", "s3a://")):
             return self._s3(), uri.split("://", 1)[1].rstrip("/")
         raise NotRunnable(f"no file system for {uri!r}", value=uri.split("://")[0], choices=SCHEMES)
@@ -58,16 +61,23 @@ class Storage:
     def _s3(self) -> FileSystem:
         from pyarrow.fs import S3FileSystem
 
-        get = self.options.get
-        endpoint = get("AWS_ENDPOINT_URL") or get("AWS_ENDPOINT_URL_S3")
-        return S3FileSystem(
-            access_key=get("AWS_ACCESS_KEY_ID"),
-            secret_key=get("AWS_SECRET_ACCESS_KEY"),
-            session_token=get("AWS_SESSION_TOKEN"),
-            region=get("AWS_REGION") or get("AWS_DEFAULT_REGION"),
-            endpoint_override=endpoint,
-            background_writes=False,
-        )
+        if "s3" not in self._opened:
+            get = self.options.get
+            self._opened["s3"] = S3FileSystem(
+                access_key=get("AWS_ACCESS_KEY_ID"),
+                secret_key=get("AWS_SECRET_ACCESS_KEY"),
+                session_token=get("AWS_SESSION_TOKEN"),
+                region=get("AWS_REGION") or get("AWS_DEFAULT_REGION"),
+                endpoint_override=get("AWS_ENDPOINT_URL") or get("AWS_ENDPOINT_URL_S3"),
+                background_writes=False,
+            )
+        return self._opened["s3"]
+
+
+def _option(name: str) -> str:
+    """The name of an option as the environment has it: `region` and `aws_region` are `AWS_REGION`."""
+    upper = name.upper()
+    return upper if upper.startswith("AWS_") else f"AWS_{upper}"
 
 
 def is_local(uri: str) -> bool:
@@ -90,7 +100,7 @@ def normalize(uri: str) -> str:
     if found := _ILLEGAL.search(uri):
         raise RootUnusable(
             f"the path {uri!r} holds the character {found[0]!r}, which Delta writers misread",
-            fix="choose a path without [ ] * ? %",
+            fix="choose a path without [ ] * ? % # ^ | \\ and control characters",
         )
     if is_local(uri):
         return local_path(uri)
@@ -127,21 +137,46 @@ def store_fault(uri: str, error: BaseException, otherwise: type[LakehouseError])
     text, code = str(error), getattr(error, "errno", None)
     if "already exists" in text and "table" in text.lower():
         return StoreFailed(f"another process created {uri} first", fix="run again", raced=True)
-    if code == errno.ENOSPC or "os error 28" in text or "No space left" in text:
+    if code == errno.ENOSPC or any(word in text for word in _FULL):
         return StoreFailed(f"the disk that holds {uri} is full; nothing was half-written", fix="free space, run again")
-    if code in (errno.EACCES, errno.EPERM, errno.EROFS) or "os error 13" in text or "ermission denied" in text:
+    if code in (errno.EACCES, errno.EPERM, errno.EROFS) or any(word in text for word in _FORBIDDEN):
         return RootUnusable(
-            f"no permission to write {uri} ({first_line(error)})", fix="check owner and mode of the path"
+            f"no permission to read or write {uri} ({first_line(error)})", fix="check owner, mode and credentials"
+        )
+    if any(word in text for word in _NO_BUCKET):
+        return RootUnusable(
+            f"there is no bucket for {uri} ({first_line(error)})", fix="make the bucket, or give --root"
         )
     if any(word in text for word in _STORE_WORDS):
         return StoreFailed(f"the object store failed for {uri}: {first_line(error)}", fix="run again")
     return otherwise(f"{type(error).__name__} on {uri}: {first_line(error)}", fix="see the cause above")
 
 
-_STORE_WORDS = ("Generic S3 error", "error sending request", "timed out", "AWS Error", "SLOW_DOWN", "503")
+_FULL = ("os error 28", "No space left", "Disk quota exceeded", "os error 122")
+_FORBIDDEN = (
+    "os error 13", "os error 1)", "os error 30", "ermission denied", "Read-only file system", "ACCESS_DENIED",
+    "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403 Forbidden",
+)  # fmt: skip
+_NO_BUCKET = ("NoSuchBucket", "NO_SUCH_BUCKET")
+_STORE_WORDS = (
+    "Generic S3 error", "error sending request", "timed out", "AWS Error", "SLOW_DOWN", "503", "os error 5)",
+    "Input/output error",
+)  # fmt: skip
+
+
+@contextmanager
+def store_faults(uri: str, otherwise: type[LakehouseError]) -> Iterator[None]:
+    """Turn failures of a disk or an object store into ours."""
+    try:
+        yield
+    except OSError as error:
+        raise store_fault(uri, error, otherwise) from error
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, for a message of ours."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+    """What an error says in one line, for a message of ours."""
+    lines = [_NOISE.sub("", line).strip() for line in str(error).splitlines()]
+    return ": ".join(line for line in lines[:4] if line)[:300] or type(error).__name__
+
+
+_NOISE = re.compile(r"\x1b\[[0-9;]*m|↳")

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from lakehouse_assets.engines.base import Engine, Relation
-from lakehouse_assets.errors import CatalogError, LakeError, RootUnusable, SqlError
+from lakehouse_assets.errors import CatalogError, LakeError, RootUnusable
 from lakehouse_assets.lake.names import Lake
 from lakehouse_assets.lake.storage import store_fault
-from lakehouse_assets.sql import dialect
 from lakehouse_assets.sql.parse import parse_query, tables
 
 WHERE = "the query"
@@ -59,21 +58,19 @@ def ask(lake: Lake, engine: Engine, sql: str, clock: Callable[[], datetime] = la
         RootUnusable: there is no lake at the root.
     """
     tree = parse_query(sql, WHERE)
-    if faults := dialect.faults(tree):
-        raise SqlError(f"{WHERE} leaves the portable dialect: {'; '.join(faults)}", fix="use what both engines share")
     relations = {written: _relation(lake, engine, written) for written in tables(tree)}
-    answer = engine.query(sql, relations, {"run_date": clock().date()})
-    names = [name.lower() for name in engine.schema(answer).names]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise SqlError(f"{WHERE} gives several columns of one name", value=", ".join(twice), fix="name them: x AS y")
-    return answer
+    return engine.query(sql, relations, {"run_date": clock().date()})
 
 
 def _relation(lake: Lake, engine: Engine, written: str) -> Relation:
     layer, _, name = written.partition(".")
     handle = engine.find(f"{lake.root}/{layer}/{name}") if name and _is_plain(layer) and _is_plain(name) else None
     if handle is None:
-        raise CatalogError("there is no such table in the lake", value=written, choices=list_tables(lake))
+        found = list_tables(lake)
+        near = [uri for known, uri in found.items() if known.lower() == written.lower()]
+        handle = engine.find(near[0]) if len(near) == 1 else None
+    if handle is None:
+        raise CatalogError("there is no such table in the lake", value=written, choices=found)
     return engine.read(handle)
 
 

@@ -124,7 +124,7 @@ def write_history(
         days: see `hours`.
         sensors: how many sensors read.
         interval: seconds between two readings of a sensor.
-        seed: what all chance is drawn from.
+        seed: what all chance is drawn from: the sensors from it alone, what befalls their readings also from the start.
         fault_rate: the share of readings that a fault befalls, 0 to 1.
         anomaly_rate: the share of readings that are out of range, 0 to 1.
         wal: whether a new file gets SQLite's write-ahead log.
@@ -139,7 +139,7 @@ def write_history(
     step, span = timedelta(seconds=interval), timedelta(days=days, hours=hours)
     moment = start if start.tzinfo else start.replace(tzinfo=UTC)
     ticks = -(-span // step)
-    writer = _Writer(path, sensors, seed, fault_rate, anomaly_rate)
+    writer = _Writer(path, moment, sensors, seed, fault_rate, anomaly_rate)
     with writer.database(wal) as connection:
         connection.execute("PRAGMA synchronous = OFF")  # nobody misses a stand-in's last rows after a power cut
         chunk = max(1, min(CHUNK, ROWS_A_CHUNK // sensors))
@@ -179,7 +179,7 @@ def live(
         stop: what ends it; looked at before each commit.
         rate: rows a second over all sensors.
         sensors: how many sensors read.
-        seed: what all chance is drawn from.
+        seed: what all chance is drawn from: the sensors from it alone, what befalls their readings also from the start.
         fault_rate: the share of readings that a fault befalls, 0 to 1.
         anomaly_rate: the share of readings that are out of range, 0 to 1.
         wal: whether a new file gets SQLite's write-ahead log, so that readers never wait.
@@ -192,13 +192,13 @@ def live(
         SourceUnreadable: the file is no SQLite database, has another table of that name, or cannot be written.
     """
     _check("rate", rate, 1e-3 <= rate <= 1e7, "0.001 to 10,000,000 rows a second")
-    writer = _Writer(path, sensors, seed, fault_rate, anomaly_rate)
+    start = clock()
+    start -= timedelta(microseconds=start.microsecond % 1000)
+    writer = _Writer(path, start, sensors, seed, fault_rate, anomaly_rate)
     step = timedelta(microseconds=max(1, round(sensors / rate * 1e6)))
     with writer.database(wal) as connection:
         for statement in DDL:
             connection.execute(statement)
-        start = clock()
-        start -= timedelta(microseconds=start.microsecond % 1000)
         began, done = time.monotonic(), 0
         while not stop.is_set() and (max_rows is None or writer.rows < max_rows):
             due = int((time.monotonic() - began) / step.total_seconds()) + 1 - done
@@ -230,14 +230,17 @@ class _Writer:
         rows: how many were put there.
     """
 
-    def __init__(self, path: str | Path, sensors: int, seed: int, fault_rate: float, anomaly_rate: float) -> None:
+    def __init__(
+        self, path: str | Path, start: datetime, sensors: int, seed: int, fault_rate: float, anomaly_rate: float
+    ) -> None:
         _check("sensors", sensors, 1 <= sensors <= ROWS_A_CHUNK, f"1 to {ROWS_A_CHUNK}")
         _check("fault_rate", fault_rate, 0 <= fault_rate <= 1, "0 to 1")
         _check("anomaly_rate", anomaly_rate, 0 <= anomaly_rate <= 1 - fault_rate, "0 to 1, with fault_rate 1 at most")
         self.path = Path(path)
         self.rows = 0
         self._fleet = fleet(sensors, seed)
-        self.stream = ReadingStream(self._fleet, seed, fault_rate, anomaly_rate)
+        chance = f"{seed} {start.astimezone(UTC).isoformat()}"  # another stretch of time, other noise and faults
+        self.stream = ReadingStream(self._fleet, chance, fault_rate, anomaly_rate)
         self._began = time.monotonic()
 
     @contextmanager
@@ -245,7 +248,10 @@ class _Writer:
         """A connection that knows the fleet; errors of SQLite and of the file system become ours."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            is_new = not self.path.exists()
+        except OSError as error:
+            raise self._unwritable(error) from error
+        is_new = not self.path.exists()
+        try:
             with closing(sqlite3.connect(self.path, timeout=30, isolation_level=None)) as connection:
                 if wal and is_new:
                     connection.execute("PRAGMA journal_mode = WAL")
@@ -254,12 +260,15 @@ class _Writer:
                 identities = ((number, *sensor.identity) for number, sensor in enumerate(self._fleet))
                 connection.executemany(f"INSERT INTO fleet VALUES ({marks})", identities)
                 yield connection
-        except (sqlite3.Error, OSError) as error:
-            raise SourceUnreadable(
-                f"{self.path}: cannot write sensor readings: {error}",
-                fix=f"give a new path, or a database that nobody has locked and whose {TABLE} this simulator made",
-                path=str(self.path),
-            ) from error
+        except sqlite3.Error as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: Exception) -> SourceUnreadable:
+        return SourceUnreadable(
+            f"{self.path}: cannot write sensor readings: {error}",
+            fix=f"give a new path, or a database that nobody has locked and whose {TABLE} this simulator made",
+            path=str(self.path),
+        )
 
     def insert(self, connection: sqlite3.Connection, readings: Sequence[Reading]) -> None:
         """Append `readings` in their order."""

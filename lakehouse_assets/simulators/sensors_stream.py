@@ -59,7 +59,7 @@ class ReadingStream:
         faults: readings so far by kind of fault; for `dropout` the readings that are missing.
     """
 
-    def __init__(self, sensors: Sequence[Sensor], seed: int, fault_rate: float, anomaly_rate: float) -> None:
+    def __init__(self, sensors: Sequence[Sensor], seed: str, fault_rate: float, anomaly_rate: float) -> None:
         self.anomalies: Counter[str] = Counter()
         self.faults: Counter[str] = Counter()
         self._sensors = sensors

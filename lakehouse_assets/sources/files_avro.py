@@ -9,7 +9,7 @@ Times of day, durations and types that contain themselves are refused.
 
 from __future__ import annotations
 
-import zlib
+import uuid
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -32,7 +32,6 @@ _LOGICAL = {
     "time-millis": pa.time32("ms"), "time-micros": pa.time64("us"),
     "timestamp-nanos": pa.timestamp("ns", tz="UTC"), "local-timestamp-nanos": pa.timestamp("ns"),
 }  # fmt: skip
-_BROKEN = (ValueError, EOFError, KeyError, IndexError, TypeError, OverflowError, StopIteration, zlib.error)
 
 
 class AvroFormat(TypedFormat):
@@ -49,7 +48,7 @@ class AvroFormat(TypedFormat):
             reader = self._open(stream, file)
             schema = self._fields(reader, file)
             while records := self._some(reader, file):
-                columns = [pa.array([_plain(record[f.name]) for record in records], f.type) for f in schema]
+                columns = [_column([record[f.name] for record in records], f.type) for f in schema]
                 yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
     def _open(self, stream: pa.NativeFile, file: FileStat) -> Any:
@@ -57,13 +56,17 @@ class AvroFormat(TypedFormat):
 
         try:
             return fastavro.reader(stream)
-        except _BROKEN as error:
+        except OSError:
+            raise
+        except Exception as error:
             raise self._broken(file, error) from error
 
     def _some(self, reader: Any, file: FileStat) -> list[dict[str, Any]]:
         try:
             return list(islice(reader, BATCH_ROWS))
-        except _BROKEN as error:
+        except OSError:
+            raise
+        except Exception as error:
             raise self._broken(file, error) from error
 
     def _broken(self, file: FileStat, error: Exception) -> SourceUnreadable:
@@ -149,8 +152,18 @@ class _Types:
         )
 
 
-def _plain(value: Any) -> Any:
-    """A value of fastavro's as Arrow takes it: maps in Arrow are lists of pairs, which dictionaries stand for."""
-    import uuid
+def _column(values: list[Any], dt: pa.DataType) -> pa.Array:
+    if pa.types.is_nested(dt) or pa.types.is_string(dt):
+        values = [_plain(value) for value in values]
+    return pa.array(values, dt)
 
-    return str(value) if isinstance(value, uuid.UUID) else value
+
+def _plain(value: Any) -> Any:
+    """A value of fastavro's as Arrow takes it: UUIDs as texts."""
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    return value

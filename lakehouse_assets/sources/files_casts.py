@@ -60,8 +60,11 @@ def castable(dt: pa.DataType, to: pa.DataType) -> bool:
         return pat.is_struct(to) and all(castable(inner.get(f.name, pa.null()), f.type) for f in to.fields)
     if pat.is_nested(to) or pat.is_nested(dt):
         return False
-    if is_text(dt) or pat.is_string(to):
-        return True
+    return is_text(dt) or pat.is_string(to) or _related(dt, to)
+
+
+def _related(dt: pa.DataType, to: pa.DataType) -> bool:
+    """Whether two plain types, none of them a text, are of one kind."""
     if _is_number(dt):
         return _is_number(to)
     if pat.is_timestamp(dt):

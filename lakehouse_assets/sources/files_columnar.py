@@ -39,7 +39,7 @@ class ParquetFormat(TypedFormat):
         import pyarrow.parquet as pq
 
         with self.place.reading(file), self.place.seekable(file) as stream:
-            reader = pq.ParquetFile(stream, coerce_int96_timestamp_unit="us")
+            reader = pq.ParquetFile(stream, coerce_int96_timestamp_unit="us", page_checksum_verification=True)
             old = self._int96(reader.schema, file)
             if not old:
                 yield from reader.iter_batches(BATCH_ROWS, use_threads=False)
@@ -71,7 +71,7 @@ def _with_instants(schema: pa.Schema, names: list[str]) -> pa.Schema:
 
 
 def _instants(batch: pa.RecordBatch, nanos: pa.RecordBatch) -> pa.RecordBatch:
-    """INT96 columns as instants: in microseconds, or (all of them in range) in nanoseconds where any has such a part."""
+    """INT96 columns as instants in microseconds; as texts where any has a part below the microsecond."""
     for name in nanos.schema.names:
         at = batch.schema.get_field_index(name)
         micros, exact = batch.column(at).cast(pa.int64()), nanos.column(name).cast(pa.int64())

@@ -18,15 +18,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakehouse_assets.errors import SourceUnreadable
-from lakehouse_assets.sources.files_blocks import chunks
+from lakehouse_assets.sources.files_blocks import chunks, text_faults
 from lakehouse_assets.sources.files_formats import Format, Piece, matched
-from lakehouse_assets.sources.files_listing import FileStat
+from lakehouse_assets.sources.files_listing import FileStat, Place
+from lakehouse_assets.sources.files_options import FileOptions
 from lakehouse_assets.sources.files_records import Dialect, Records
 from lakehouse_assets.sources.files_texts import Patterns, cast_texts
 from lakehouse_assets.sources.files_types import check_name, united
@@ -41,32 +44,24 @@ _STRICT = {"date": re.compile(r"^\d{4}-\d{2}-\d{2}$"), "decimal": re.compile(r"^
 class CsvFormat(Format):
     """Comma separated values, and their relatives."""
 
-    @property
-    def _dialect(self) -> Dialect:
-        o = self.options
-        return Dialect(o.separator, o.quote, o.escape, o.comment, o.multi_line)
+    def __init__(self, place: Place, options: FileOptions, *, declared: bool, who: str) -> None:
+        super().__init__(place, options, declared=declared, who=who)
+        self._dialect = Dialect(options.separator, options.quote, options.escape, options.comment, options.multi_line)
+        self._names: dict[FileStat, list[str]] = {}
 
     def learn(self, files: Sequence[FileStat]) -> pa.Schema:
         """Columns of texts, or of inferred types with `inferSchema`."""
-        heads = [(file, self.names(file)) for file in files]
-        heads = [(file, names) for file, names in heads if names]
-        if not self.options.header:
-            heads = heads[:1]
-        texts = united(
-            (
-                (self.place.uri(file.path), pa.schema([(check_name(name), pa.string()) for name in names]))
-                for file, names in heads
-            ),
-            self.who,
-        )
+        heads = ((self.place.uri(file.path), _texts_of(names)) for file in files if (names := self.names(file)))
+        texts = united(heads if self.options.header else islice(heads, 1), self.who)
         return self._inferred(files, texts) if self.options.infer_schema and len(texts) else texts
 
     def names(self, file: FileStat) -> list[str]:
         """The columns of one file by its header, or by the number of fields of its first record."""
-        fields = self._head(file)
-        if fields is None:
-            return []
-        return _headings(fields, self.options.null_value) if self.options.header else _places(len(fields))
+        if file not in self._names:
+            fields = self._head(file) or []
+            null = self.options.null_value
+            self._names[file] = _headings(fields, null) if self.options.header else _places(len(fields))
+        return self._names[file]
 
     def pieces(self, file: FileStat, target: pa.Schema) -> Iterator[Piece]:
         """The rows of a file, a block at a time."""
@@ -122,9 +117,8 @@ class CsvFormat(Format):
 
     def _head(self, file: FileStat) -> list[str | None] | None:
         with self.place.reading(file), self.place.stream(file) as stream, self._faults(file):
-            dialect = self._dialect
-            record = dialect.head(chunks(stream, self.options.encoding))
-            return None if record is None else dialect.split(record)
+            record = self._dialect.head(chunks(stream, self.options.encoding))
+            return None if record is None else self._dialect.split(record)
 
     def _texts(self, file: FileStat, width: int) -> Iterator[tuple[pa.Array, pa.RecordBatch, list[tuple[int, str]]]]:
         """Numbers and fields (as texts) of the records that have `width` fields, and the malformed ones."""
@@ -185,32 +179,11 @@ class CsvFormat(Format):
                         digits[name] = max(digits[name], _digits(column) if "decimal" in left[name] else 0)
         return pa.schema([(name, _narrowest(left[name], digits[name])) for name in texts.names])
 
-    def _faults(self, file: FileStat) -> _Faults:
-        return _Faults(f"{self.who}: {self.place.uri(file.path)}", self.options.encoding)
+    def _faults(self, file: FileStat) -> AbstractContextManager[None]:
+        return text_faults(f"{self.who}: {self.place.uri(file.path)}", self.options.encoding)
 
 
-class _Faults:
-    """Turns what a text file can do wrong as a whole into errors that name it."""
-
-    def __init__(self, where: str, encoding: str) -> None:
-        self.where = where
-        self.encoding = encoding
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, UnicodeError):
-            raise SourceUnreadable(
-                f"{self.where} is not text in {self.encoding}: {error}", fix="correct the option 'encoding'"
-            ) from error
-        if isinstance(error, ValueError) and not isinstance(error, pa.ArrowException):
-            raise SourceUnreadable(f"{self.where}: {error}", fix="mend the file, or see quote and escape") from error
-
-
-def _numbered(
-    records: Records, good: int, rejected: list[tuple[int, str]]
-) -> tuple[pa.Array, list[tuple[int, str]]]:
+def _numbered(records: Records, good: int, rejected: list[tuple[int, str]]) -> tuple[pa.Array, list[tuple[int, str]]]:
     """The record numbers of the rows that were parsed, and of those that were rejected."""
     total = good + len(rejected)
     numbers = records.numbers if records.numbers is not None else range(records.first, records.first + total)
@@ -219,6 +192,10 @@ def _numbered(
     bad = {at for at, _ in rejected}
     kept = [number for at, number in enumerate(numbers) if at not in bad]
     return pa.array(kept, pa.int64()), [(numbers[at], text) for at, text in rejected]
+
+
+def _texts_of(names: Sequence[str]) -> pa.Schema:
+    return pa.schema([(check_name(name), pa.string()) for name in names])
 
 
 def _places(count: int) -> list[str]:

@@ -130,7 +130,13 @@ def _value(scalar: pa.Scalar) -> Any:
     try:
         return scalar.as_py()
     except ValueError:  # a part below the microsecond has no Python value
-        return str(scalar)
+        if isinstance(scalar, pa.StructScalar):
+            return {name: _value(scalar[name]) for name in scalar}
+        if isinstance(scalar, pa.MapScalar):
+            return {str(_value(pair["key"])): _value(pair["value"]) for pair in scalar.values}
+        if isinstance(scalar, pa.ListScalar):
+            return [_value(item) for item in scalar.values]
+        return scalar.cast(pa.string()).as_py()
 
 
 def matched(names: Sequence[str], target: pa.Schema, file: str, who: str) -> dict[str, int]:

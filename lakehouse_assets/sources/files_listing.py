@@ -16,6 +16,7 @@ modification in nanoseconds (an object store: of seconds).
 
 from __future__ import annotations
 
+import difflib
 import errno
 import fnmatch
 import itertools
@@ -89,7 +90,7 @@ class Place:
         self._patterns: list[list[re.Pattern[str]]] = []
         self._only: str | None = None
 
-    def list(self) -> tuple[FileStat, ...]:
+    def files(self) -> tuple[FileStat, ...]:
         """All files there are now, ordered by path.
 
         Raises:
@@ -104,7 +105,12 @@ class Place:
         return tuple(sorted(found))
 
     def settled(self, files: Sequence[FileStat]) -> list[FileStat]:
-        """Those of `files` that nobody writes to at this moment, as far as a second look can tell."""
+        """Those of `files` that nobody writes to at this moment, as far as a second look can tell.
+
+        An object store shows whole objects only, so there it is all of them.
+        """
+        if not isinstance(self.filesystem, fs.LocalFileSystem):
+            return list(files)
         young = {file for file in files if abs(time.time() - file.mtime / 1e9) < SETTLED_SECONDS}
         if young:
             time.sleep(_SETTLING_SECONDS)
@@ -112,10 +118,7 @@ class Place:
 
     def stat(self, path: str) -> FileStat | None:
         """The file at `path` under the source as it is now; `None` where there is none."""
-        with self.errors():
-            self._resolve()
-            info = self.filesystem.get_file_info(self._full(path))
-        return next(iter(self._stats([info])), None) if info.type == fs.FileType.File else None
+        return next(iter(self._stats([self._info(path)])), None)
 
     def uri(self, path: str) -> str:
         """Where the file stands, as the entity spells its source."""
@@ -137,33 +140,36 @@ class Place:
             SourceUnreadable: it may not be read, or is broken.
             StoreFailed: the object store failed.
         """
-        self.check(file)
         try:
             with self.errors(file.path):
                 yield
-        except SourceUnreadable:
+        except LakehouseError:
             self.check(file)
             raise
         self.check(file)
 
     def check(self, file: FileStat) -> None:
         """Make sure that `file` is there as it was listed."""
-        now = self.stat(file.path)
-        if now == file:
+        info = self._info(file.path)
+        if self._stats([info]) == (file,):
             return
-        if now is None and self.filesystem.get_file_info(self._full(file.path)).type == fs.FileType.NotFound:
+        if info.type == fs.FileType.NotFound:
             raise SourceMissing(
                 f"{self.who}: the file {self.uri(file.path)} is gone; it was listed and not read yet",
                 fix="put it back; an empty file in its place gives its rows up",
                 file=file.path,
             )
-        size = now.size if now else 0
         raise SourceBusy(
-            f"{self.who}: the file {self.uri(file.path)} changed since it was listed ({file.size} bytes then, {size} "
-            "now): somebody writes to it",
+            f"{self.who}: the file {self.uri(file.path)} changed since it was listed ({file.size} bytes "
+            f"then, {info.size} now): somebody writes to it",
             fix="try again when it is complete; write new files under a name that begins with '_' and rename them",
             file=file.path,
         )
+
+    def changed(self, file: FileStat) -> bool:
+        """Whether `file` is there, and not as it was listed."""
+        info = self._info(file.path)
+        return info.type != fs.FileType.NotFound and self._stats([info]) != (file,)
 
     def stream(self, file: FileStat) -> pa.NativeFile:
         """The bytes of `file`, decompressed where its name says so (.gz, .bz2, .zst, .lz4)."""
@@ -173,15 +179,6 @@ class Place:
         """The bytes of `file` for random access."""
         return self.filesystem.open_input_file(self._full(file.path))
 
-    def resolve(self) -> None:
-        """Find out what the source is.
-
-        Raises:
-            SourceMissing: there is no such path.
-        """
-        with self.errors():
-            self._resolve()
-
     @contextmanager
     def errors(self, path: str | None = None) -> Iterator[None]:
         """The seam at which errors of file systems and formats become ours."""
@@ -189,7 +186,7 @@ class Place:
             yield
         except LakehouseError:
             raise
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, UnicodeError, pa.ArrowException) as error:
             raise self.fault(error, path) from error
 
     def fault(self, error: Exception, path: str | None) -> LakehouseError:
@@ -238,8 +235,12 @@ class Place:
         parent, name = path.rpartition("/")[::2]
         while parent and self.filesystem.get_file_info(parent).type != fs.FileType.Directory:
             parent, name = parent.rpartition("/")[::2]
-        near = sorted(info.base_name for info in self._children(parent or "/")) if parent else []
-        shown = f"{parent} holds {len(near)} other entries" if near else f"{parent or '/'} holds nothing"
+        if not parent and isinstance(self.filesystem, fs.LocalFileSystem):
+            parent = "/"
+        others = sorted(info.base_name for info in self._children(parent)) if parent else []
+        close = difflib.get_close_matches(name, others, n=3)
+        near = [*close, *(other for other in others if other not in close)]
+        shown = f"{parent or 'the store'} holds {len(near)} other entries"
         return SourceMissing(
             f"{self.who}: there is no file or directory at {self.source!r}; {shown}",
             value=name,
@@ -289,7 +290,12 @@ class Place:
             if info.type == fs.FileType.File and info.size
         )
 
+    def _info(self, path: str) -> fs.FileInfo:
+        with self.errors(path):
+            return self.filesystem.get_file_info(self._full(path))
+
     def _full(self, path: str) -> str:
+        self._resolve()
         return f"{str(self._base).rstrip('/')}/{path}"
 
 

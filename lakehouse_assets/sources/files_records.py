@@ -1,9 +1,9 @@
-"""CSV text cut into records: which of them are well formed, and which are not.
+r"""CSV text cut into records: which of them are well formed, and which are not.
 
 What belongs here: quotes, escapes, comments, blank lines. What does not: columns and types (`files_csv.py`).
 
 A record is what stands between two line ends; with `multiLine` a line end may stand inside quotes, otherwise a quote
-that its line does not close makes the line malformed. Inside quotes `\\"` and `""` both are one quote and `\\\\` is one
+that its line does not close makes the line malformed. Inside quotes `\"` and `""` both are one quote and `\\` is one
 backslash (Spark, unless its `escape` is `"`, leaves `""` and the quotes around as they are); outside quotes all
 characters stand for themselves. Text between a closing quote and the next separator makes the record malformed.
 Empty lines, lines of blanks and comments are no records.
@@ -16,6 +16,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lakehouse_assets.sources.files_blocks import RECORD_BYTES, is_utf8, shown, with_last
+
+_CAREFULLY = 256
+"""After a record that needs a closer look, this many are looked at closely."""
 
 
 @dataclass
@@ -33,6 +36,15 @@ class Records:
     text: bytes
     numbers: Sequence[int] | None = None
     malformed: list[tuple[int, str]] = field(default_factory=list)
+
+    @property
+    def count(self) -> int:
+        """How many records these are, malformed ones among them."""
+        if self.numbers is not None:
+            return len(self.numbers) + len(self.malformed)
+        if self.text.startswith(b"\n") or b"\n\n" in self.text:
+            return sum(1 for line in self.text.split(b"\n") if line)
+        return self.text.count(b"\n") + (not self.text.endswith(b"\n") if self.text else 0)
 
 
 class Dialect:
@@ -52,6 +64,7 @@ class Dialect:
         between = re.escape(self.separator) + rb"|(?=\n|\Z)"
         self._field = re.compile(one, re.DOTALL)
         self._record = re.compile(rb"(?:(?:" + one + rb")(?:" + between + rb"))++(?P<end>\n|\Z)", re.DOTALL)
+        self._plain_lines = re.compile(self._plain_pattern())
 
     def split(self, record: bytes) -> list[str | None]:
         """The fields of one well-formed record; an empty field without quotes is `None`."""
@@ -93,42 +106,64 @@ class Dialect:
             while skip and (step := next(scan, None)):
                 text, at = step
                 skip -= text is not None
-            end = len(block) if last else block.rfind(b"\n") + 1
-            if skip:
-                end = at
-            elif self._is_simple(block, at, end):
-                found = Records(number, block[at:end])
-                number += sum(1 for line in found.text.split(b"\n") if line)
+            if not skip:
+                found, at = self._block(block, at, last, number)
+                number += found.count
                 yield found
-            else:
-                found, end = self._careful(block, at, last, number)
-                number += len(found.numbers or ()) + len(found.malformed)
-                yield found
-            rest = _bounded(block[end:], number)
+            rest = _bounded(block[at:], number)
+
+    def _block(self, block: bytes, at: int, last: bool, number: int) -> tuple[Records, int]:
+        """The records of a block: lines that are plain records by the run, all others one by one."""
+        stop = len(block) if last else block.rfind(b"\n") + 1
+        if stop <= at or self._is_simple(block, at, stop):
+            return Records(number, block[at:stop]), max(at, stop)
+        spans_lines = self.multi_line and bool(self.quote) and block.find(self.quote, at) >= 0
+        if spans_lines or not is_utf8(block[at:stop]):
+            return self._careful(block, at, last, number, None)
+        whole = Records(number, b"", [])
+        texts: list[bytes] = []
+        numbers: list[int] = []
+        while at < stop:
+            end = self._plain_lines.match(block, at, stop).end()  # type: ignore[union-attr]  # it matches nothing too
+            run = Records(number, block[at:end])
+            some, at = self._careful(block, end, last, number + run.count, _CAREFULLY)
+            texts += [run.text, some.text]
+            numbers += [*range(number, number + run.count), *(some.numbers or ())]
+            whole.malformed += some.malformed
+            number += run.count + some.count
+            if at == end and some.count == 0:
+                break
+        whole.text, whole.numbers = b"".join(texts), numbers
+        return whole, at
 
     def _is_simple(self, block: bytes, start: int, end: int) -> bool:
-        """Whether lines are records, all of them."""
-        if (self.quote and block.find(self.quote, start, end) >= 0) or self._blank_line.search(block, start, end):
+        """Whether all lines are records, and none of them needs a closer look."""
+        marks = [mark for mark in (self.quote, self.comment) if mark]
+        if any(block.find(mark, start, end) >= 0 for mark in marks) or not is_utf8(block[start:end]):
             return False
-        if self.comment and block.find(self.comment, start, end) >= 0:
-            return False
-        return is_utf8(block[start:end])
+        starts = [b"\n" + self._blanks[at : at + 1] for at in range(len(self._blanks))]
+        if block[start : start + 1].strip(self._blanks) and not any(block.find(s, start, end) >= 0 for s in starts):
+            return True
+        return not self._blank_line.search(block, start, end)
 
-    def _careful(self, block: bytes, start: int, last: bool, number: int) -> tuple[Records, int]:
-        """Record by record."""
+    def _careful(self, block: bytes, start: int, last: bool, number: int, most: int | None) -> tuple[Records, int]:
+        """Record by record, at most `most` of them."""
         good: list[bytes] = []
-        found = Records(number, b"", numbers := [])
+        numbers: list[int] = []
+        found = Records(number, b"", numbers)
         end = start
-        for text, end in self._scan(block, start, last):
-            if text is None:
-                continue
-            plain = self._plain(text)
-            if plain is None:
-                found.malformed.append((number, shown(text)))
-            else:
-                good.append(plain)
-                numbers.append(number)
-            number += 1
+        for text, after in self._scan(block, start, last):
+            end = after
+            if text is not None:
+                plain = self._plain(text)
+                if plain is None:
+                    found.malformed.append((number, shown(text)))
+                else:
+                    good.append(plain)
+                    numbers.append(number)
+                number += 1
+            if most is not None and number - found.first >= most:
+                break
         found.text = b"\n".join([*good, b""])
         return found, end
 
@@ -191,6 +226,19 @@ class Dialect:
         after = rb"(?P<pad>[" + self._blanks + rb"]++)?+(?P<junk>[^\n" + sep + rb"]++)?+"
         unquoted = rb"[^\n" + quote + sep + rb"][^\n" + sep + rb"]*+|"
         return quote + body + quote + after + rb"|" + unquoted
+
+    def _plain_pattern(self) -> bytes:
+        """Lines, as many as there are, of fields without escapes and without text around the quotes."""
+        sep, quote, escape = (re.escape(mark) for mark in (self.separator, self.quote, self.escape))
+        unquoted = rb"[^\n" + quote + sep + rb"][^\n" + sep + rb"]*+|"
+        quoted = rb""
+        if self.quote:
+            no = escape if self.escape != self.quote else b""
+            quoted = quote + rb"(?:[^" + quote + no + rb"\n]++|" + quote * 2 + rb")*+" + quote + rb"|"
+        one = rb"(?:" + quoted + unquoted + rb")"
+        comment = rb"(?!" + re.escape(self.comment) + rb")" if self.comment else b""
+        blank = rb"(?![" + self._blanks + rb"]*+\n)"
+        return rb"(?:" + blank + comment + one + rb"(?:" + sep + one + rb")*+\n)*+"
 
 
 def _bounded(rest: bytes, number: int) -> bytes:

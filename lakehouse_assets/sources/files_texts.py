@@ -159,7 +159,9 @@ def _integers(texts: pa.Array, to: pa.DataType) -> Cast:
 def _decimal(whole: int, scale: int) -> str:
     """Numbers whose digits all fit; one with an exponent is left to the cast."""
     point = rf"(\.[0-9]{{0,{scale}}}0*)?" if scale else r"(\.0*)?"
-    plain = rf"0*[0-9]{{1,{whole}}}{point}|0*\.[0-9]{{1,{scale}}}0*" if whole and scale else rf"0*[0-9]{{0,{whole}}}{point}"
+    plain = (
+        rf"0*[0-9]{{1,{whole}}}{point}|0*\.[0-9]{{1,{scale}}}0*" if whole and scale else rf"0*[0-9]{{0,{whole}}}{point}"
+    )
     return rf"^[+-]?(?:{plain}|(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]+)$"
 
 

@@ -49,9 +49,7 @@ def column_type(dt: pa.DataType, column: str) -> pa.DataType:
     if pat.is_map(dt):
         return pa.map_(column_type(dt.key_type, f"{column}.key"), column_type(dt.item_type, f"{column}.value"))
     if pat.is_struct(dt):
-        return pa.struct(
-            [pa.field(check_name(f.name), column_type(f.type, f"{column}.{f.name}")) for f in dt.fields]
-        )
+        return pa.struct([pa.field(check_name(f.name), column_type(f.type, f"{column}.{f.name}")) for f in dt.fields])
     try:
         return arrow_type(spark_type(dt))
     except TypeRefused as error:
@@ -166,13 +164,7 @@ def _widened_number(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     pair = {one, other}
     if pat.is_floating(one) or pat.is_floating(other):
         narrow = {pa.int8(), pa.int16(), pa.float32()}
-        return (
-            pa.float32()
-            if pair <= narrow
-            else pa.float64()
-            if pair <= narrow | {pa.int32(), pa.float64()}
-            else None
-        )
+        return pa.float32() if pair <= narrow else pa.float64() if pair <= narrow | {pa.int32(), pa.float64()} else None
     if not all(dt in _INTEGERS or pat.is_decimal(dt) for dt in pair):
         return None
     whole = max(_DIGITS[dt] if dt in _INTEGERS else dt.precision - dt.scale for dt in pair)
@@ -198,5 +190,3 @@ def _declaration(dt: pa.DataType) -> str:
     if pat.is_decimal(dt):
         return "as STRING (its digits as text)"
     return "leave it out there"
-
-

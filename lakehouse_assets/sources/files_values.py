@@ -11,7 +11,7 @@ seconds since 1970; BINARY is base64. Stricter than Spark: what would be rounded
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import decimal
 import json
 import math
@@ -43,7 +43,7 @@ class Number(str):
     __slots__ = ()
 
 
-class Misfit(ValueError):
+class MisfitError(ValueError):
     """A value that does not fit its column."""
 
 
@@ -63,7 +63,7 @@ def column(values: Sequence[Any], to: pa.DataType, patterns: Patterns) -> Cast:
         try:
             found.append(None if value is None else read(value))
             failed.append(False)
-        except Misfit:
+        except MisfitError:
             found.append(None)
             failed.append(True)
     return pa.array(found, to), pa.array(failed) if any(failed) else None
@@ -110,7 +110,7 @@ def _quick(values: Sequence[Any], to: pa.DataType, patterns: Patterns) -> Cast |
 
 
 def _reader(to: pa.DataType, patterns: Patterns) -> Reader:
-    """How one value (never NULL) becomes one of type `to`: it raises `Misfit`."""
+    """How one value (never NULL) becomes one of type `to`: it raises `MisfitError`."""
     if pat.is_list(to):
         return _listing(_or_null(_reader(to.value_type, patterns)))
     if pat.is_map(to):
@@ -142,12 +142,12 @@ def _binary(value: Any) -> bytes:
     try:
         return base64.b64decode(value, validate=True)
     except (ValueError, TypeError):
-        raise Misfit from None
+        raise MisfitError from None
 
 
 def _boolean(value: Any) -> bool:
     if not isinstance(value, bool):
-        raise Misfit
+        raise MisfitError
     return value
 
 
@@ -156,7 +156,7 @@ def _integer(bits: int) -> Reader:
 
     def read(value: Any) -> int:
         if type(value) is not int or not -limit <= value < limit:
-            raise Misfit
+            raise MisfitError
         return value
 
     return read
@@ -167,15 +167,15 @@ def _float(bits: int) -> Reader:
         if type(value) is str and value in _SPECIAL:
             return _SPECIAL[value]
         if type(value) not in (int, float, Number):
-            raise Misfit
+            raise MisfitError
         try:
             found = float(value)
             if bits < 64:
-                struct.pack("f", found)
+                struct.pack("<f", found)
         except OverflowError:
-            raise Misfit from None
+            raise MisfitError from None
         if math.isinf(found) and type(value) is not float:
-            raise Misfit
+            raise MisfitError
         return found
 
     return read
@@ -188,13 +188,13 @@ def _decimal(precision: int, scale: int) -> Reader:
         if type(value) is int or (isinstance(value, str) and _DIGITS.fullmatch(value)):
             value = decimal.Decimal(value)
         if not isinstance(value, decimal.Decimal):
-            raise Misfit
+            raise MisfitError
         try:
             found = value.quantize(unit, context=_EXACT)
         except decimal.InvalidOperation:
-            raise Misfit from None
+            raise MisfitError from None
         if found != value or found.adjusted() + scale >= precision:
-            raise Misfit
+            raise MisfitError
         return found
 
     return read
@@ -207,15 +207,15 @@ def _moment(to: pa.DataType, patterns: Patterns) -> Reader:
     def read(value: Any) -> int:
         if type(value) is int and to == TIMESTAMP and _FIRST <= value <= _LAST:
             return value * 1_000_000
-        if isinstance(value, datetime.datetime):
-            value = value.astimezone(datetime.UTC).isoformat() if value.tzinfo else value.isoformat()
-        elif isinstance(value, datetime.date):
+        if isinstance(value, dt.datetime):
+            value = value.astimezone(dt.UTC).isoformat() if value.tzinfo else value.isoformat()
+        elif isinstance(value, dt.date):
             value = value.isoformat()
         if type(value) is not str:
-            raise Misfit
+            raise MisfitError
         found, failed = cast_texts(pa.array([value]), to, patterns)
         if failed is not None:
-            raise Misfit
+            raise MisfitError
         return found.cast(integers)[0].as_py()
 
     return read
@@ -224,7 +224,7 @@ def _moment(to: pa.DataType, patterns: Patterns) -> Reader:
 def _listing(read: Reader) -> Reader:
     def read_all(value: Any) -> list[Any]:
         if not isinstance(value, list):
-            raise Misfit
+            raise MisfitError
         return [read(one) for one in value]
 
     return read_all
@@ -235,7 +235,7 @@ def _mapping(key: Reader, item: Reader) -> Reader:
         if isinstance(value, dict):
             value = list(value.items())
         if not isinstance(value, list) or not all(isinstance(pair, tuple) for pair in value):
-            raise Misfit
+            raise MisfitError
         return [(key(k), item(v)) for k, v in value]
 
     return read_all
@@ -244,7 +244,7 @@ def _mapping(key: Reader, item: Reader) -> Reader:
 def _record(fields: dict[str, Reader]) -> Reader:
     def read_all(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise Misfit
+            raise MisfitError
         return {name: read(value.get(name)) for name, read in fields.items()}
 
     return read_all

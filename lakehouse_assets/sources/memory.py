@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 
@@ -17,7 +17,7 @@ from lakehouse_assets.sources.base import ROW_FIELDS, Batch, Past, Position, Sou
 if TYPE_CHECKING:
     from lakehouse_assets.entities.model import Entity
 
-Rows = pa.RecordBatch | pa.Table | Sequence[Mapping[str, Any]]
+Rows: TypeAlias = pa.RecordBatch | pa.Table | Sequence[Mapping[str, Any]]
 """Rows to append: Arrow, or dictionaries."""
 
 

@@ -119,14 +119,13 @@ class SqliteSource(Source):
         }
 
     def close(self) -> None:
-        """Close all connections."""
-        self._database.close()
+        """Forget what was found in the database; it is open only while something is read."""
         self._stream = self._reader = None
 
     def _opened(self) -> RowidStream | CursorStream:
         """The stream, as the database is now: another file, or another schema, is looked at again."""
         with self._database.snapshot() as (connection, _):
-            found = (self._database.identity, connection.value("PRAGMA schema_version"))
+            found = (self._database.identity(), connection.value("PRAGMA schema_version"))
             if self._stream is None or found != self._found:
                 table = find_table(connection, self.entity.source, self._options.table)
                 self._stream = self._stream_of(connection, table)
@@ -142,7 +141,7 @@ class SqliteSource(Source):
             return RowidStream(self._database, self._reader, destination, self._options.most)
         block = self.entity.lakehouse
         cursor = Cursor(name, block.lookback_delta or timedelta(0), block.source_timezone)
-        self._reader = Reader(table, columns, cursor.place, stream)
+        self._reader = Reader(table, columns, cursor.place(table), stream)
         return CursorStream(self._database, self._reader, destination, self._options.most, cursor)
 
 

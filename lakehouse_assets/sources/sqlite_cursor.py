@@ -134,11 +134,15 @@ class CursorStream:
         self, connection: Connection, kind: str, start: Mark, end: Mark, columns: Sequence[str]
     ) -> Iterator[list[Read]]:
         """The rows that one of two positions remembers or would: cells of `columns`, of the identity, and the key."""
-        parts = [self._cursor.between(kind, mark.since, mark.at) for mark in (start, end) if mark.at is not None]
-        parts.append(self._cursor.loose(kind, start.since))
-        query = Query(" OR ".join(f"({part})" for part in parts), indexed=True)
+        between = self._cursor.between
+        parts = [between(kind, start.since, start.at)] if start.at is not None else []
+        if start.at is None or end.since is None or end.since > start.at:
+            parts += [between(kind, end.since, end.at)] if end.at is not None else []
+        elif end.at != start.at:
+            parts.append(between(kind, start.at, end.at, above=True))
         values = [*columns, *self._identity(end), self._cursor.key(kind)]
-        yield from self._reader.cells(connection, query, values)
+        for part in [*parts, *self._cursor.loose(kind, start.since)]:
+            yield from self._reader.cells(connection, Query(part, indexed=True), values)
 
     def _identity(self, mark: Mark) -> list[str]:
         """The columns by which rows are told apart, as they were when the first position was made."""
@@ -241,14 +245,14 @@ class CursorStream:
         """How many rows without a key were read, and how many will not be found by the next look."""
         old = Left(mark)
         read = unread = 0
-        found = f"CASE WHEN {self._cursor.loose(kind, mark.since)} THEN 1 ELSE 0 END"
-        query = Query(self._cursor.loose(kind), indexed=True)
-        for rows in self._reader.cells(connection, query, [*self._identity(mark), found]):
-            for _, (*identity, is_found) in rows:
-                if old.take(None, digest(*identity)):
-                    read += 1
-                elif not is_found:
-                    unread += 1
+        found = f"(({' OR '.join(self._cursor.loose(kind, mark.since))}) IS TRUE)"
+        for part in self._cursor.loose(kind):
+            for rows in self._reader.cells(connection, Query(part, indexed=True), [*self._identity(mark), found]):
+                for _, (*identity, is_found) in rows:
+                    if old.take(None, digest(*identity)):
+                        read += 1
+                    elif not is_found:
+                        unread += 1
         return read, unread
 
     def _assumed(self, connection: Connection, mark: Mark) -> bool:

@@ -14,7 +14,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import pyarrow as pa
@@ -23,6 +23,7 @@ from lakehouse_assets.errors import LakehouseError, SourceBusy, SourceMissing, S
 
 _LOCKED = ("is locked", "locking protocol")
 _CHANGED = ("no such column", "no such table", "schema has changed")
+_EFFECTIVE = os.access in os.supports_effective_ids
 _ATTEMPTS = 5
 """How often several connections try to meet in one snapshot before one connection reads alone."""
 
@@ -80,34 +81,30 @@ class Connection:
     def begin(self) -> None:
         """Start a read transaction: what is seen stays as it is now until `end`."""
         self.rows("BEGIN")
-        try:
-            self.rows("SELECT count(*) FROM sqlite_schema")
-        except LakehouseError:
-            self.end()
-            raise
+        self.rows("SELECT count(*) FROM sqlite_schema")
 
     def end(self) -> None:
-        """End the read transaction, if there is one."""
-        with contextlib.suppress(LakehouseError):  # there is none
-            self.rows("ROLLBACK")
+        """End the read transaction."""
+        self.rows("ROLLBACK")
 
-    def close(self) -> None:
-        """Let go of the file."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
         self._link.close()
 
 
 class Database:
-    """A database file and the connections to it, opened when they are needed.
+    """A database file. It is open only while a snapshot is: whatever happens to it in between is seen by the next one.
 
-    A file that is replaced by another one is opened again at the next snapshot.
+    Args:
+        path: the database file.
+        timeout: seconds to wait for a lock.
     """
 
     def __init__(self, path: str, timeout: float) -> None:
         self.path = Path(path)
         self._timeout = timeout
-        self._open: list[Connection] = []
-        self.identity: tuple[int, int] | None = None
-        """Device and inode of the file that is open."""
 
     @contextlib.contextmanager
     def snapshot(self, readers: int = 0) -> Iterator[tuple[Connection, list[Connection]]]:
@@ -116,37 +113,33 @@ class Database:
         The list is empty when the connections could not meet in one snapshot, because commits kept coming between:
         then the first connection reads alone.
         """
-        first, *others = self._connections(1 + readers)
-        try:
-            if not (others and self._meet(first, others)):
+        with contextlib.ExitStack() as stack:
+            identity = self.identity()
+            first, *others = [stack.enter_context(Connection(self.path, self._timeout)) for _ in range(1 + readers)]
+            if not (others and self._meet(first, others, identity)):
                 others = []
                 first.begin()
             yield first, others
-        finally:
-            for connection in self._open:
-                connection.end()
 
-    def _meet(self, first: Connection, others: list[Connection]) -> bool:
+    def _meet(self, first: Connection, others: list[Connection], identity: tuple[int, int]) -> bool:
+        """Begin on all connections, and prove that nobody committed meanwhile: the first sees no other version."""
         for _ in range(_ATTEMPTS):
             before = first.value("PRAGMA data_version")
             for connection in (*others, first):
                 connection.begin()
-            if first.value("PRAGMA data_version") == before and self._stat() == self.identity:
+            if first.value("PRAGMA data_version") == before and self.identity() == identity:
                 return True
             for connection in (*others, first):
                 connection.end()
         return False
 
-    def _connections(self, count: int) -> list[Connection]:
-        found = self._stat()
-        if found != self.identity:
-            self.close()
-            self.identity = found
-        while len(self._open) < count:
-            self._open.append(Connection(self.path, self._timeout))
-        return self._open[:count]
+    def identity(self) -> tuple[int, int]:
+        """Device and inode of the file.
 
-    def _stat(self) -> tuple[int, int]:
+        Raises:
+            SourceMissing: there is no file.
+            SourceUnreadable: there is no permission.
+        """
         try:
             found = os.stat(self.path)
         except (FileNotFoundError, NotADirectoryError):
@@ -157,19 +150,13 @@ class Database:
             raise _no_permission(self.path, str(error)) from None
         if not os.path.isfile(self.path):
             raise SourceMissing("this is not a file", value=str(self.path), fix="name the database file in `source`")
-        if not os.access(self.path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+        if not os.access(self.path, os.R_OK, effective_ids=_EFFECTIVE):
             raise _no_permission(self.path, "permission denied")
         return found.st_dev, found.st_ino
 
     def size(self) -> int:
         """The size of the file in bytes."""
         return os.stat(self.path).st_size
-
-    def close(self) -> None:
-        """Close all connections; they open again when they are needed."""
-        while self._open:
-            self._open.pop().close()
-        self.identity = None
 
 
 @contextlib.contextmanager
@@ -194,12 +181,12 @@ def _translated(path: Path, message: str) -> LakehouseError:
         return SourceBusy(f"{path} is locked by a writer: {said}", fix="try again, or raise `sqlite.timeout` (seconds)")
     if any(part in message for part in _CHANGED):
         return SourceBusy(f"{path} changed while it was read: {message}", fix="try again")
-    if "attempt to write a readonly database" in message:
+    if "attempt to write a readonly database" in message and os.path.exists(f"{path}-journal"):
         return SourceBusy(
             f"{path} was left in the middle of a transaction (a hot rollback journal), which only a writer may undo",
             fix="start the program that writes it, or open it once with write permission; then try again",
         )
-    if "unable to open database file" in message:
+    if "attempt to write a readonly database" in message or "unable to open database file" in message:
         return _cannot_open(path)
     if "not a database" in message:
         return SourceUnreadable(f"{path} is not an SQLite database (or an encrypted one)", fix="check `source`")
@@ -212,13 +199,13 @@ def _translated(path: Path, message: str) -> LakehouseError:
 
 def _cannot_open(path: Path) -> LakehouseError:
     folder = path.absolute().parent
-    if not os.access(folder, os.W_OK) and not os.path.exists(f"{path}-shm"):
-        return SourceUnreadable(
-            f"{path} cannot be opened: it is in WAL mode, and its -wal and -shm files are not there and cannot be "
-            f"made, because the directory {folder} is not writable",
-            fix="allow writing to the directory, keep a writer open, or set `PRAGMA journal_mode = DELETE`",
-        )
-    return _no_permission(path, "SQLite is unable to open it, or its -wal and -shm files")
+    if os.access(folder, os.W_OK, effective_ids=_EFFECTIVE):
+        return _no_permission(path, "SQLite is unable to open it, or its -wal and -shm files")
+    return SourceUnreadable(
+        f"{path} cannot be read by user {os.geteuid()}: it is in WAL mode, and its -shm file is not there or not "
+        f"writable, and cannot be made because the directory {folder} is not writable",
+        fix="allow writing to the directory, keep a writer running, or set `PRAGMA journal_mode = DELETE`",
+    )
 
 
 def _no_permission(path: Path, why: str) -> SourceUnreadable:

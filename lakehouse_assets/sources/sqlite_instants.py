@@ -19,13 +19,14 @@ from zoneinfo import ZoneInfo
 
 from lakehouse_assets.errors import SettingsError
 from lakehouse_assets.sources.sqlite_reader import Place
+from lakehouse_assets.sources.sqlite_table import Table
 from lakehouse_assets.sources.sqlite_types import ref
 
 Key = int | float
 TIME, NUMBER = "time", "number"
 _DATE = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*"
-_MARGIN = timedelta(days=2)
-"""More than any two zones are apart: dates in text are compared with this much room."""
+_MARGIN = timedelta(hours=16)
+"""More than any zone is apart from UTC: texts are compared with this much room."""
 _YEARS = range(1970, 2101)
 
 
@@ -52,13 +53,11 @@ class Cursor:
     def _text(self) -> str:
         return f"{self.ref} COLLATE BINARY"
 
-    @property
-    def place(self) -> Place:
-        """`_position`: the value as it stands there."""
-        return Place(
-            f"CASE typeof({self.ref}) WHEN 'null' THEN 'NULL' WHEN 'blob' THEN quote({self.ref}) "
-            f"ELSE CAST({self.ref} AS TEXT) END"
-        )
+    def place(self, table: Table) -> Place:
+        """`_position`: the value as it stands there, and what else it takes to tell the row from all others."""
+        value = f"CASE WHEN typeof({self.ref}) IN ('null', 'blob') THEN quote({self.ref}) ELSE {self.ref} END"
+        others = [ref(name) for name in table.key if name != self.name] if not table.rowid else [ref(table.rowid)]
+        return Place(" || ' ' || ".join([f"({value} || '')", *(f"quote({other})" for other in others)]))
 
     def key(self, kind: str) -> str:
         """The key as SQL; NULL for loose values."""
@@ -74,41 +73,45 @@ class Cursor:
     def _instant(self) -> str:
         text = f"replace({self.ref}, ',', '.')"
         zone = f"substr({self.ref}, 12)"
-        plain = f"unixepoch({text})"
-        local = _to_utc(plain, ZoneInfo(self.zone)) if self.zone not in (None, "UTC") else plain
-        return (
+        spelt = (
             f"CASE WHEN {zone} GLOB '*[-+][0-9][0-9][0-9][0-9]' "
             f"THEN unixepoch(substr({text}, 1, length({text}) - 2) || ':' || substr({text}, -2)) "
-            f"WHEN {zone} GLOB '*[-+][0-9][0-9]' THEN unixepoch({text} || ':00') "
-            f"WHEN {zone} GLOB '*[-+Zz]*' THEN {plain} ELSE {local} END"
+            f"WHEN {zone} GLOB '*[-+][0-9][0-9]' THEN unixepoch({text} || ':00') ELSE unixepoch({text}) END"
         )
+        instant = f"coalesce(unixepoch({self.ref}), {spelt})"
+        if self.zone in (None, "UTC"):
+            return instant
+        return f"CASE WHEN {zone} GLOB '*[-+Zz]*' THEN {instant} ELSE {_to_utc(instant, ZoneInfo(str(self.zone)))} END"
 
     def near(self, kind: str, low: Key | None) -> str:
         """A condition that an index can serve and that all rows with a key from `low` on meet."""
         if low is None:
             return "1"
         if kind == NUMBER:
-            return f"{self.ref} >= {_number(low)}"
-        return f"{self._text} >= '{_day(low)}'"
+            return f"{self.ref} >= {low!r}"
+        return f"{self._text} >= '{_wall(low)}'"
 
     def between(self, kind: str, low: Key | None, high: Key | None, *, above: bool = False, below: bool = False) -> str:
         """Rows with a key from `low` (or above it) up to `high` (or below it)."""
         key = self.key(kind)
-        parts = [self.near(kind, low)] if low is not None else [f"({key}) IS NOT NULL"]
-        if low is not None:
-            parts.append(f"({key}) {'>' if above else '>='} {_number(low)}")
+        if low is not None and high is not None and not (above or below):
+            return f"{self.near(kind, low)} AND ({key}) BETWEEN {low!r} AND {high!r}"
+        parts = [self.near(kind, low), f"({key}) {'>' if above else '>='} {low!r}"] if low is not None else []
         if high is not None:
-            parts.append(f"({key}) {'<' if below else '<='} {_number(high)}")
-        return " AND ".join(parts)
+            parts.append(f"({key}) {'<' if below else '<='} {high!r}")
+        return " AND ".join(parts) or f"({key}) IS NOT NULL"
 
-    def loose(self, kind: str, low: Key | None = None) -> str:
-        """Rows without a key: all of them, or those that can be found near `low` by an index."""
+    def loose(self, kind: str, low: Key | None = None) -> list[str]:
+        """Rows without a key: all of them, or those that can be found near `low` by an index.
+
+        Several conditions that exclude each other: SQLite may not use an index where they are joined by OR.
+        """
         if kind == NUMBER:
-            return f"({self.ref} IS NULL OR {self.ref} >= 9.0e+999 OR {self.ref} <= -9.0e+999)"
+            return [f"{self.ref} IS NULL", f"{self.ref} >= 9.0e+999", f"{self.ref} <= -9.0e+999"]
         if low is None:
-            return f"({self.key(kind)}) IS NULL"
-        odd = f"{self.ref} IS NULL OR {self._text} < '' OR {self._text} >= x''"
-        return f"({odd} OR ({self.near(kind, low)} AND ({self.key(kind)}) IS NULL))"
+            return [f"({self.key(kind)}) IS NULL"]
+        below, near = f"{self._text} < ''", f"{self.near(kind, low)} AND ({self.key(kind)}) IS NULL"
+        return [f"{self.ref} IS NULL", below, near]
 
     @property
     def zoneless(self) -> str:
@@ -136,14 +139,10 @@ class Cursor:
         return key - math.ceil(seconds * unit)
 
 
-def _number(key: Key) -> str:
-    return repr(key)
-
-
-def _day(seconds: Key) -> str:
-    """The date some days before an instant, as text sorts it."""
+def _wall(seconds: Key) -> str:
+    """The earliest time of day, as text sorts it, that a clock of any zone shows at an instant or later."""
     try:
-        return (datetime.fromtimestamp(seconds, UTC) - _MARGIN).strftime("%Y-%m-%d").zfill(10)
+        return (datetime.fromtimestamp(seconds, UTC) - _MARGIN).strftime("%Y-%m-%d %H:%M:%S").zfill(19)
     except (OverflowError, ValueError, OSError):
         return ""
 
@@ -154,7 +153,7 @@ def _to_utc(seconds: str, zone: ZoneInfo) -> str:
     A time that the clock shows twice counts as the first of the two; one that it skips, as if it had not been set.
     """
     starts, offsets = _changes(zone)
-    return f"({seconds} - {_tree(seconds, starts, offsets)})"
+    return f"(SELECT wall - {_tree('wall', starts, offsets)} FROM (SELECT {seconds} AS wall LIMIT 1))"
 
 
 def _tree(seconds: str, starts: list[int], offsets: list[int]) -> str:

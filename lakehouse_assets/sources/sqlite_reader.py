@@ -81,7 +81,7 @@ class Reader:
     @cached_property
     def fits(self) -> str:
         """The condition under which the driver reads a row without loss; never NULL."""
-        return _all_of([fits for column in self.columns if (fits := column.fits_sql())] or ["1"])
+        return f"({' AND '.join(fits for column in self.columns if (fits := column.fits_sql())) or 1})"
 
     def fast(self, connection: Connection, query: Query, size: int) -> Iterator[Batch]:
         """The rows that fit, in batches of at most `size` rows, in the order in which SQLite finds them.
@@ -93,7 +93,7 @@ class Reader:
         select = f"SELECT {values}, {self.place.sql} {self.table.origin(query.indexed)} WHERE {where}"
         seeds = [*(column.seed for column in self.columns), self.place.seed]
         for read in connection.stream(seeds, select, query.params, size):
-            yield self._checked(read)
+            yield from self._checked(read)
 
     def rest(self, connection: Connection, query: Query) -> Iterator[Batch]:
         """The rows that `fast` leaves out, the exact way."""
@@ -151,31 +151,29 @@ class Reader:
             schema=MISFIT_SCHEMA,
         )
 
-    def _checked(self, read: pa.RecordBatch) -> Batch:
+    def _checked(self, read: pa.RecordBatch) -> Iterator[Batch]:
         arrays = [column.array(array) for column, array in zip(self.columns, read.columns, strict=False)]
         arrays += [read.columns[-1].cast(pa.string()), pa.repeat(pa.scalar(self.stream), read.num_rows)]
         rows = pa.RecordBatch.from_arrays(arrays, schema=self.full_schema)
         try:
             rows.validate(full=True)
         except pa.ArrowInvalid:
-            if bad := self._bad_text(rows):
-                return self._without(rows, bad)
-            raise
-        return Batch(rows)
+            yield from self._without_bad_text(rows)
+        else:
+            yield Batch(rows)
 
-    def _bad_text(self, rows: pa.RecordBatch) -> set[int]:
-        texts = [at for at, column in enumerate(self.columns) if column.type == pa.string()]
-        return {
-            row for at in texts for row, text in enumerate(_bytes(rows, at)) if text and Text(text).decoded() is None
-        }
-
-    def _without(self, rows: pa.RecordBatch, bad: set[int]) -> Batch:
-        mask = pa.array([row not in bad for row in range(rows.num_rows)])
-        broken = rows.take(pa.array(sorted(bad), pa.int64()))
-        places = broken.column("_position").to_pylist()
+    def _without_bad_text(self, rows: pa.RecordBatch) -> Iterator[Batch]:
+        """Rows with text that is not UTF-8 are taken apart again, and told from the others the exact way."""
+        texts = [_bytes(rows, at) for at, field in enumerate(rows.schema) if field.type == pa.string()]
+        bad = sorted(
+            {row for column in texts for row, text in enumerate(column) if Text(text or b"").decoded() is None}
+        )
+        fit = set(range(rows.num_rows)).difference(bad)
+        yield Batch(rows.take(pa.array(sorted(fit), pa.int64())))
+        broken = rows.take(pa.array(bad, pa.int64()))
+        places = [place.decode(errors="replace") for place in _bytes(broken, len(self.columns))]
         cells = [[column.cell(value) for value in _bytes(broken, at)] for at, column in enumerate(self.columns)]
-        misfits = self.batch(list(zip(places, zip(*cells, strict=True), strict=True))).misfits
-        return Batch(rows.filter(mask), misfits)
+        yield self.batch(list(zip(places, zip(*cells, strict=True), strict=True)))
 
 
 def _bytes(batch: pa.RecordBatch, at: int) -> list[Any]:
@@ -207,11 +205,3 @@ def _cell(tagged: bytes | None, real: float | None) -> Cell:
     if tagged is None:
         return None
     return real if tagged == b"r" else _UNTAG[tagged[:1]](tagged[1:])
-
-
-def _all_of(conditions: Sequence[str]) -> str:
-    """The conditions joined as a balanced tree: SQLite limits the depth of an expression to 1,000."""
-    if len(conditions) == 1:
-        return conditions[0]
-    half = len(conditions) // 2
-    return f"({_all_of(conditions[:half])} AND {_all_of(conditions[half:])})"

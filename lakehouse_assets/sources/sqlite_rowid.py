@@ -90,7 +90,7 @@ class RowidStream:
         if high is None or (low is not None and high <= low):
             return
         rows = max(1, end["rows"] - start["rows"])
-        size = max(1, min(CHUNK, _CHUNK_BYTES * rows // max(1, self._database.size())))
+        size = chunk_rows(rows, self._database.size())
         with self._database.snapshot(READERS if rows > size else 0) as (connection, others):
             if self._verified:
                 self._check(connection, *self._verified)
@@ -303,6 +303,11 @@ class RowidStream:
             return None
         kept = "SELECT CAST(max(seq) AS INTEGER) FROM sqlite_sequence WHERE name = ?"
         return cast("int | None", connection.value(kept, self._table.name))
+
+
+def chunk_rows(rows: int, size: int) -> int:
+    """How many rows are read at a time: fewer where they are large, as far as the size of the file (bytes) tells."""
+    return max(1, min(CHUNK, _CHUNK_BYTES * rows // max(1, size)))
 
 
 def _rowid(position: Position) -> int | None:

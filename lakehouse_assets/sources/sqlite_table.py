@@ -24,8 +24,9 @@ RESERVED = frozenset(
 """Names that the lake adds to a row, or Delta to a change."""
 _HEAD = 1000
 """How many of the first rows tell the type of a column without one."""
-_WIDEST = 990
-"""Columns that can be read: SQLite returns 2,000 at most, and a column that is checked value by value takes two."""
+_WIDEST = 900
+"""Columns that can be read: SQLite returns 2,000 at most, and takes conditions of 1,000 parts, and a column that is
+checked value by value takes two."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,9 @@ def _inspect(connection: Connection, name: str, without_rowid: bool, strict: boo
     )
     if without_rowid:
         return Table(name, columns, None, None)
-    keys = [column for column in columns if column.key]
+    keys = [column for column in columns if column.key]  # one without an index of its own is the rowid
     indexed = connection.value("SELECT count(*) FROM pragma_index_list(?) WHERE origin = 'pk'", name)
-    alias = keys[0].name if len(keys) == 1 and not indexed and keys[0].type.upper() == "INTEGER" else None
+    alias = keys[0].name if len(keys) == 1 and not indexed else None
     taken = {column.name.lower() for column in columns}
     hidden = next((rowid for rowid in ("rowid", "_rowid_", "oid") if rowid not in taken), None)
     return Table(name, columns, alias or hidden, alias)
@@ -187,8 +188,7 @@ def _head(connection: Connection, table: Table) -> dict[str, Counter[str]]:
     if not names:
         return {}
     kinds = ", ".join(f"typeof({ref(name)})" for name in names)
-    order = f"ORDER BY {ref(table.rowid)}" if table.rowid else ""
-    rows = connection.rows(f"SELECT {kinds} {table.origin()} {order} LIMIT {_HEAD}")
+    rows = connection.rows(f"SELECT {kinds} {table.origin()} LIMIT {_HEAD}")
     return {name: Counter(row[at] for row in rows) for at, name in enumerate(names)}
 
 

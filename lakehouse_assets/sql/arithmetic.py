@@ -32,7 +32,7 @@ from lakehouse_assets.sql.typed import (
     is_list,
     is_number,
     is_timestamp,
-    refuse,
+    refused,
     show,
 )
 from lakehouse_assets.sql.types import TIMESTAMP
@@ -40,10 +40,27 @@ from lakehouse_assets.sql.types import TIMESTAMP
 DAYS = pa.duration("s")
 """The type of an interval of whole days: it keeps a date a date."""
 
-_SYMBOLS = {exp.Add: "+", exp.Sub: "-", exp.Mul: "*", exp.Div: "/", exp.IntDiv: "div", exp.Mod: "%"}
+_SYMBOLS: dict[type[exp.Expr], str] = {
+    exp.Add: "+",
+    exp.Sub: "-",
+    exp.Mul: "*",
+    exp.Div: "/",
+    exp.IntDiv: "div",
+    exp.Mod: "%",
+}
 _INTERVALS = (DAYS, DAY_TIME, YEAR_MONTH)
-_MICROS = {"MICROSECOND": 1, "MILLISECOND": 1000, "SECOND": 10**6, "MINUTE": 60 * 10**6, "HOUR": 3600 * 10**6, "DAY": 86400 * 10**6, "WEEK": 7 * 86400 * 10**6}
+_MICROS = {
+    "MICROSECOND": 1,
+    "MILLISECOND": 1000,
+    "SECOND": 10**6,
+    "MINUTE": 60 * 10**6,
+    "HOUR": 3600 * 10**6,
+    "DAY": 86400 * 10**6,
+    "WEEK": 7 * 86400 * 10**6,
+}
 _MONTHS = {"MONTH": 1, "QUARTER": 3, "YEAR": 12}
+_WORD = 18
+"""The digits of a decimal that DuckDB keeps in 64 bits, and within which it overflows instead of widening."""
 _PAIR = re.compile(r"\s*([+-]?\d+)\s*([A-Za-z]+)\s*")
 
 
@@ -56,11 +73,11 @@ def binary(node: exp.Expr, left: Typed, right: Typed) -> Typed:
         return Typed(f"({left.sql} {symbol} {coerce.widen(right, INT).sql})", DATE if right.type is not None else None)
     for value in (left, right):
         if value.type not in (None, NULL) and not is_number(value.type):
-            refuse(f"{show(value.type)} cannot stand beside {symbol!r}", _moment_remedy(value.type))
+            raise refused(f"{show(value.type)} cannot stand beside {symbol!r}", _moment_remedy(value.type))
     if left.type is None or right.type is None:
         return Typed(f"({left.sql} {symbol} {right.sql})", None)
     if left.type == NULL or right.type == NULL:
-        refuse(f"NULL stands beside {symbol!r}: the result always is NULL", "leave it out")
+        raise refused(f"NULL stands beside {symbol!r}: the result always is NULL", "leave it out")
     if symbol == "%":
         return remainder(left, right)
     if symbol in ("/", "div"):
@@ -75,33 +92,35 @@ def _moment_remedy(kind: pa.DataType | None) -> str:
 
 
 def _simple(symbol: str, left: Typed, right: Typed) -> Typed:
-    assert left.type is not None and right.type is not None
     if is_float(left.type) or is_float(right.type) or not (is_decimal(left.type) or is_decimal(right.type)):
         kind = common(left.type, right.type)
         return Typed(f"({coerce.widen(left, kind).sql} {symbol} {coerce.widen(right, kind).sql})", kind)
     a, b = _as_decimal(left), _as_decimal(right)
     if symbol == "*":
         kind = bounded(a.precision + b.precision + 1, a.scale + b.scale)
+        if a.precision + b.precision > _WORD >= max(a.precision, b.precision):
+            a = pa.decimal128(_WORD + 1, a.scale)
     else:
         scale = max(a.scale, b.scale)
         kind = bounded(max(a.precision - a.scale, b.precision - b.scale) + scale + 1, scale)
+        a = b = kind
     sides = (coerce.widen(left, a).sql, coerce.widen(right, b).sql)
     return Typed(f"CAST({sides[0]} {symbol} {sides[1]} AS {duckdb_name(kind)})", kind)
 
 
 def _as_decimal(value: Typed) -> pa.Decimal128Type:
-    return decimal_of(value.type, value.literal if is_integral(value.type) else None)  # type: ignore[arg-type]
+    return decimal_of(value.type, value.literal if is_integral(value.type) else None)
 
 
 def _divide(symbol: str, left: Typed, right: Typed) -> Typed:
     decimal = (is_decimal(left.type) or is_decimal(right.type)) and not (is_float(left.type) or is_float(right.type))
     if decimal and symbol == "/":
-        refuse("division of decimals rounds differently on the engines", "CAST one side to DOUBLE")
+        raise refused("division of decimals rounds differently on the engines", "CAST one side to DOUBLE")
     if symbol == "/":
         a, b = coerce.cast(left, DOUBLE, safe=True), coerce.cast(right, DOUBLE, safe=True)
         return Typed(_unless_zero(b.sql, f"{a.sql} / {b.sql}", DOUBLE), DOUBLE)
     if not (is_integral(left.type) and is_integral(right.type)):
-        refuse(f"div takes integers here, not {show(left.type)} and {show(right.type)}", "use floor(x / y)")
+        raise refused(f"div takes integers here, not {show(left.type)} and {show(right.type)}", "use floor(x / y)")
     a, b = coerce.widen(left, BIGINT), coerce.widen(right, BIGINT)
     return Typed(_unless_zero(b.sql, f"{a.sql} // {b.sql}", BIGINT), BIGINT)
 
@@ -117,7 +136,7 @@ def remainder(left: Typed, right: Typed) -> Typed:
     """`left % right` with the sign of `left`; zero raises."""
     for value in (left, right):
         if value.type is not None and not is_number(value.type):
-            refuse(f"{show(value.type)} has no remainder", "write the CAST to a number")
+            raise refused(f"{show(value.type)} has no remainder", "write the CAST to a number")
     if left.type is None or right.type is None:
         return Typed(f"({left.sql} % {right.sql})", None)
     kind = common(left.type, right.type)
@@ -136,7 +155,7 @@ def remainder(left: Typed, right: Typed) -> Typed:
 def negate(value: Typed) -> Typed:
     """The number with the other sign; the smallest integer raises."""
     if value.type is not None and not is_number(value.type):
-        refuse(f"{show(value.type)} has no sign", "write the CAST to a number")
+        raise refused(f"{show(value.type)} has no sign", "write the CAST to a number")
     if value.type is None:
         return Typed(f"(- {value.sql})", None)
     return Typed(f"CAST(- {coerce.widen(value, value.type).sql} AS {duckdb_name(value.type)})", value.type)
@@ -161,7 +180,10 @@ def interval(node: exp.Interval) -> Typed:
         micros += int(count) * _MICROS.get(singular, 0)
         months += int(count) * _MONTHS.get(singular, 0)
     if not pairs or (micros and months):
-        refuse(f"{node.sql()!r} is no interval that both engines share", "write INTERVAL 90 MINUTES, INTERVAL 1 DAY or INTERVAL 2 MONTHS")
+        raise refused(
+            f"{node.sql()!r} is no interval that both engines share",
+            "write INTERVAL 90 MINUTES, INTERVAL 1 DAY or INTERVAL 2 MONTHS",
+        )
     if months or (not micros and not days):
         return Typed(f"INTERVAL '{months} months'", YEAR_MONTH)
     return Typed(f"INTERVAL '{micros} microseconds'", DAYS if days else DAY_TIME)
@@ -171,17 +193,17 @@ def _with_interval(symbol: str, left: Typed, right: Typed) -> Typed:
     if right.type not in _INTERVALS and symbol == "+":
         left, right = right, left
     if symbol not in "+-" or right.type not in _INTERVALS:
-        refuse(f"an INTERVAL cannot stand beside {symbol!r}", "add it to a date or a timestamp, or subtract it")
+        raise refused(f"an INTERVAL cannot stand beside {symbol!r}", "add it to a date or a timestamp, or subtract it")
     if left.type is None or right.type is None:
         return Typed(f"({left.sql} {symbol} {right.sql})", None)
     if left.type in _INTERVALS:
         if YEAR_MONTH in (left.type, right.type) and left.type != right.type:
-            refuse("intervals of months and of days do not mix", "add them one after the other")
+            raise refused("intervals of months and of days do not mix", "add them one after the other")
         return Typed(f"({left.sql} {symbol} {right.sql})", left.type if left.type == right.type else DAY_TIME)
     if left.type == DATE and right.type == DAY_TIME:
         left = coerce.cast(left, TIMESTAMP, safe=True)
     if left.type != DATE and not is_timestamp(left.type):
-        refuse(f"an INTERVAL cannot be added to {show(left.type)}", "CAST it to DATE or TIMESTAMP")
+        raise refused(f"an INTERVAL cannot be added to {show(left.type)}", "CAST it to DATE or TIMESTAMP")
     return Typed(f"CAST({left.sql} {symbol} {right.sql} AS {duckdb_name(left.type)})", left.type)
 
 
@@ -193,9 +215,9 @@ def element(items: Typed, index: Typed) -> Typed:
         key = coerce.widen(index, common(items.type.key_type, index.type))
         return Typed(f"({items.sql})[{key.sql}]", items.type.item_type)
     if not is_list(items.type):
-        refuse(f"{show(items.type)} has no elements", "use [..] on an ARRAY or a MAP")
+        raise refused(f"{show(items.type)} has no elements", "use [..] on an ARRAY or a MAP")
     if index.type is not None and not is_integral(index.type):
-        refuse(f"the index of an ARRAY is an integer, not {show(index.type)}")
+        raise refused(f"the index of an ARRAY is an integer, not {show(index.type)}")
     at, inner = coerce.widen(index, BIGINT).sql, items.type.value_type
     failing = f"CAST(error('the index is beyond the end of the array: use get') AS {duckdb_name(inner)})"
     return Typed(
@@ -209,7 +231,7 @@ def frame(spec: exp.WindowSpec, keys: Sequence[Typed], visit: Callable[[exp.Expr
     """The frame of a window."""
     kind = str(spec.args.get("kind") or "").upper()
     if kind not in ("ROWS", "RANGE") or spec.args.get("exclude"):
-        refuse(f"the window frame {kind} is not on both engines", "use ROWS or RANGE")
+        raise refused(f"the window frame {kind} is not on both engines", "use ROWS or RANGE")
     start = _bound(kind, spec.args.get("start"), spec.args.get("start_side"), keys, visit)
     if spec.args.get("end") is None:
         return f"{kind} {start}"
@@ -223,9 +245,11 @@ def _bound(kind: str, value: object, side: object, keys: Sequence[Typed], visit:
     assert isinstance(value, exp.Expr)
     distance = visit(value)
     if kind == "ROWS" and not (distance.literal or "").isdigit():
-        refuse("the distance of a ROWS frame must be an integer literal")
+        raise refused("the distance of a ROWS frame must be an integer literal")
     if kind == "RANGE" and (len(keys) != 1 or not _fits_range(keys[0].type, distance.type)):
-        refuse("a RANGE frame with a distance needs one ORDER BY key of a matching type", "use an INTERVAL for timestamps")
+        raise refused(
+            "a RANGE frame with a distance needs one ORDER BY key of a matching type", "use an INTERVAL for timestamps"
+        )
     return f"{distance.sql}{direction}"
 
 

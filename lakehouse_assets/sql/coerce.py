@@ -29,15 +29,16 @@ from lakehouse_assets.sql.typed import (
     is_integral,
     is_number,
     is_timestamp,
-    refuse,
+    refused,
     same,
     show,
     text,
 )
 from lakehouse_assets.sql.types import TIMESTAMP, TIMESTAMP_NTZ
 
-_YEAR = "(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
-_DAY = f"{_YEAR}-[0-9]{{1,2}}-[0-9]{{1,2}}"
+YEAR = "(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"
+"""Four digits that are no year zero."""
+_DAY = f"{YEAR}-[0-9]{{1,2}}-[0-9]{{1,2}}"
 _CLOCK = "[ T](?:[01]?[0-9]|2[0-3]):[0-5]?[0-9](?::[0-5]?[0-9](?:[.][0-9]{1,9})?)?"
 _ZONE = "(?: ?(?:Z|UTC|GMT|[+-](?:0[0-9]|1[0-7])(?::?[0-5][0-9])?))?"
 DATE_PATTERN = f"{_DAY}(?:{_CLOCK}{_ZONE})?"
@@ -52,6 +53,8 @@ _BLANKS = text(" \t\n\r\f\v")
 _TRUE = "('t', 'true', 'y', 'yes', '1')"
 _FALSE = "('f', 'false', 'n', 'no', '0')"
 _EXACT_DIGITS = 15
+_FLOAT_LIMIT = "3.4028235677973366e38::DOUBLE"
+"""Half way between the greatest FLOAT and the next power of two: from there on, rounding gives infinity."""
 
 
 def cast(value: Typed, target: pa.DataType, safe: bool) -> Typed:
@@ -97,13 +100,15 @@ def _convert(sql: str, source: pa.DataType, target: pa.DataType) -> tuple[str, b
             found = convert(sql, source, target)
             if found is not None:
                 return found
-    refuse(f"there is no cast from {show(source)} to {show(target)} that both engines share", _remedy(source, target))
+    raise refused(
+        f"there is no cast from {show(source)} to {show(target)} that both engines share", _remedy(source, target)
+    )
 
 
 Converted = tuple[str, bool] | None
 
 
-def _from_text(sql: str, source: pa.DataType, target: pa.DataType) -> Converted:
+def _from_text(sql: str, _source: pa.DataType, target: pa.DataType) -> Converted:
     trimmed = f"trim({sql}, {_BLANKS})"
     name = duckdb_name(target)
     if is_integral(target):
@@ -119,7 +124,10 @@ def _from_text(sql: str, source: pa.DataType, target: pa.DataType) -> Converted:
             False,
         )
     if target == BOOL:
-        return f"CASE WHEN lower({trimmed}) IN {_TRUE} THEN true WHEN lower({trimmed}) IN {_FALSE} THEN false END", False
+        return (
+            f"CASE WHEN lower({trimmed}) IN {_TRUE} THEN true WHEN lower({trimmed}) IN {_FALSE} THEN false END",
+            False,
+        )
     if target == DATE:
         day = f"TRY_CAST(regexp_extract({trimmed}, {text('^' + _DAY)}) AS DATE)"
         return _when(trimmed, DATE_PATTERN, day), False
@@ -136,7 +144,7 @@ def _when(subject: str, pattern: str, then: str) -> str:
     return f"CASE WHEN regexp_full_match({subject}, {text(pattern)}) THEN {then} END"
 
 
-def _from_integral(sql: str, source: pa.DataType, target: pa.DataType) -> Converted:
+def _from_integral(sql: str, _source: pa.DataType, target: pa.DataType) -> Converted:
     if is_number(target):
         return f"TRY_CAST({sql} AS {duckdb_name(target)})", is_float(target)
     return _from_number(sql, target)
@@ -160,7 +168,7 @@ def _from_decimal(sql: str, source: pa.DataType, target: pa.DataType) -> Convert
     return _from_number(sql, target)
 
 
-def _from_float(sql: str, source: pa.DataType, target: pa.DataType) -> Converted:
+def _from_float(sql: str, _source: pa.DataType, target: pa.DataType) -> Converted:
     name = duckdb_name(target)
     if target == pa.int64():
         edge = f"CASE WHEN {sql} = 9223372036854775808.0::DOUBLE THEN 9223372036854775807 "
@@ -168,15 +176,24 @@ def _from_float(sql: str, source: pa.DataType, target: pa.DataType) -> Converted
     if is_integral(target):
         return f"TRY_CAST(trunc({sql}) AS {name})", False
     if is_float(target):
-        return f"CAST({sql} AS {name})", target == pa.float64()
+        return (f"CAST({sql} AS DOUBLE)" if target == pa.float64() else _narrow(sql)), True
     if is_decimal(target):
         return f"TRY_CAST(CAST(CAST({sql} AS DOUBLE) AS VARCHAR) AS {name})", False
     return (f"({sql} <> 0)", True) if target == BOOL else None
 
 
-def _from_bool(sql: str, source: pa.DataType, target: pa.DataType) -> Converted:
+def _narrow(sql: str) -> str:
+    """A double as FLOAT; what is too large becomes infinite, as IEEE 754 has it."""
+    return (
+        f"CASE WHEN isnan({sql}) THEN 'NaN'::FLOAT WHEN {sql} >= {_FLOAT_LIMIT} THEN 'Infinity'::FLOAT "
+        f"WHEN {sql} <= -{_FLOAT_LIMIT} THEN '-Infinity'::FLOAT ELSE CAST({sql} AS FLOAT) END"
+    )
+
+
+def _from_bool(sql: str, _source: pa.DataType, target: pa.DataType) -> Converted:
     if is_number(target):
-        return f"CASE WHEN {sql} THEN CAST(1 AS {duckdb_name(target)}) WHEN NOT {sql} THEN CAST(0 AS {duckdb_name(target)}) END", True
+        name = duckdb_name(target)
+        return f"CASE WHEN {sql} THEN CAST(1 AS {name}) WHEN NOT {sql} THEN CAST(0 AS {name}) END", True
     return (f"CAST({sql} AS VARCHAR)", True) if target == STRING else None
 
 
@@ -189,7 +206,7 @@ def _from_time(sql: str, source: pa.DataType, target: pa.DataType) -> Converted:
     return None
 
 
-def _from_binary(sql: str, source: pa.DataType, target: pa.DataType) -> Converted:
+def _from_binary(sql: str, _source: pa.DataType, target: pa.DataType) -> Converted:
     return (f"TRY(decode({sql}))", False) if target == STRING else None
 
 

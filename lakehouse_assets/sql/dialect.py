@@ -203,13 +203,18 @@ def _translator(columns: Columns | None, problems: list[str] | None) -> Translat
 
 
 def _is_star(expression: exp.Expr) -> bool:
-    return isinstance(expression, exp.Star) or (isinstance(expression, exp.Column) and isinstance(expression.this, exp.Star))
+    return isinstance(expression, exp.Star) or (
+        isinstance(expression, exp.Column) and isinstance(expression.this, exp.Star)
+    )
 
 
 def _undefined(tree: exp.Query) -> list[str]:
     """Parts of a query whose answer depends on the order in which rows happen to come."""
-    found = []
-    for limit in tree.find_all(exp.Limit, exp.Offset):
-        if limit.parent is not None and limit.parent.args.get("order") is None:
-            found.append("LIMIT without ORDER BY keeps other rows each time: order by columns that are unique together")
-    return found
+    message = "LIMIT without ORDER BY keeps other rows each time: order by columns that are unique together"
+    parts = (part.parent for part in tree.find_all(exp.Limit, exp.Offset))
+    return [message for query in parts if query is not None and query.args.get("order") is None]
+
+
+if __name__ == "__main__":
+    for _name, _note in FUNCTIONS.items():
+        print(f"{_name}: {_note}")  # noqa: T201 - what a command prints

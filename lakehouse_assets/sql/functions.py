@@ -16,13 +16,34 @@ import pyarrow as pa
 from sqlglot import exp
 
 from lakehouse_assets.sql import coerce, typed
-from lakehouse_assets.sql.typed import Typed, refuse, show
+from lakehouse_assets.sql.typed import Typed, refused, show
 
 if TYPE_CHECKING:
     from lakehouse_assets.sql.expressions import Translator
 
-CLOCK = ("current_date", "current_timestamp", "current_timezone", "now", "curdate", "localtimestamp", "getdate", "sysdate")
-RANDOM = ("rand", "random", "randn", "randstr", "uniform", "uuid", "shuffle", "monotonically_increasing_id", "spark_partition_id")
+LIST = "python -m lakehouse_assets.sql.dialect lists what there is"
+"""Where a person finds the table of functions."""
+CLOCK = (
+    "current_date",
+    "current_timestamp",
+    "current_timezone",
+    "now",
+    "curdate",
+    "localtimestamp",
+    "getdate",
+    "sysdate",
+)
+RANDOM = (
+    "rand",
+    "random",
+    "randn",
+    "randstr",
+    "uniform",
+    "uuid",
+    "shuffle",
+    "monotonically_increasing_id",
+    "spark_partition_id",
+)
 SESSION = ("current_user", "user", "session_user", "current_catalog", "current_database", "current_schema", "version",
            "input_file_name", "input_file_block_start")  # fmt: skip
 
@@ -54,7 +75,7 @@ class Call:
         most = least if most is None else most
         if not least <= len(self.args) <= most:
             wanted = str(least) if least == most else f"{least} to {most}"
-            refuse(f"{self.name}() takes {wanted} arguments here, not {len(self.args)}")
+            raise refused(f"{self.name}() takes {wanted} arguments here, not {len(self.args)}")
 
     def number(self, index: int) -> Typed:
         """An argument that must be a number."""
@@ -105,14 +126,14 @@ class Call:
         """An argument that must be a literal: its text."""
         found = self.args[index].literal
         if found is None:
-            refuse(f"{self.name}(): argument {index + 1} must be a literal", "write the value itself")
+            raise refused(f"{self.name}(): argument {index + 1} must be a literal", "write the value itself")
         return found
 
     def whole(self, index: int) -> int:
         """An argument that must be an integer literal."""
         found = self.literal(index)
         if not found.lstrip("-").isdigit():
-            refuse(f"{self.name}(): argument {index + 1} must be an integer literal, not {found!r}")
+            raise refused(f"{self.name}(): argument {index + 1} must be an integer literal, not {found!r}")
         return int(found)
 
     def alike(self, indices: Sequence[int] | None = None) -> tuple[list[Typed], pa.DataType | None]:
@@ -143,7 +164,7 @@ class Call:
         value = self.args[index]
         if value.type is None or value.type == typed.NULL or holds(value.type):
             return value
-        refuse(f"{self.name}(): argument {index + 1} must be {wanted}, not {show(value.type)}", "write the CAST")
+        raise refused(f"{self.name}(): argument {index + 1} must be {wanted}, not {show(value.type)}", "write the CAST")
 
 
 @dataclass(frozen=True)
@@ -176,7 +197,7 @@ _INSTEAD = {
     "to_json": "keep the columns, or build the text with concat",
     "from_json": "declare the columns in source_schema, so that they are read by name",
     "get_json_object": "declare the columns in source_schema, so that they are read by name",
-    "window": "timestamp_seconds(unix_seconds(ts) div 900 * 900) starts a window of 15 minutes; date_trunc('hour', ts) one of an hour",
+    "window": "use date_trunc('hour', ts), or timestamp_seconds(unix_seconds(ts) div 900 * 900) for 15 minutes",
     "max_by": "number the rows with row_number() OVER (… ORDER BY …) and keep the first",
     "min_by": "number the rows with row_number() OVER (… ORDER BY …) and keep the first",
     "any_value": "use min or max: which value it picks is not defined",
@@ -209,11 +230,16 @@ def lookup(name: str) -> Function:
     if lower in known:
         return known[lower]
     if lower in CLOCK:
-        refuse(f"{lower}() reads the clock, so a replay would give another answer", "use :run_date, the day of the plan")
+        raise refused(
+            f"{lower}() reads the clock, so a replay would give another answer", "use :run_date, the day of the plan"
+        )
     if lower in RANDOM:
-        refuse(f"{lower}() gives another answer each time, so a replay would differ", "use a column, :run_date or md5 of the keys")
+        raise refused(
+            f"{lower}() gives another answer each time, so a replay would differ",
+            "use a column, :run_date or md5 of the keys",
+        )
     if lower in SESSION:
-        refuse(f"{lower}() depends on who runs the query and where", "leave it out")
+        raise refused(f"{lower}() depends on who runs the query and where", "leave it out")
     near = difflib.get_close_matches(lower, known, n=1, cutoff=0.6)
-    hint = _INSTEAD.get(lower) or (f"did you mean {near[0]}()?" if near else "see docs/sql.md for the list")
-    refuse(f"the function {lower}() is not in the part of Spark SQL that both engines share", hint)
+    hint = _INSTEAD.get(lower) or (f"did you mean {near[0]}()?" if near else LIST)
+    raise refused(f"the function {lower}() is not in the part of Spark SQL that both engines share", hint)

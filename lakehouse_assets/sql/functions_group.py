@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 from sqlglot import exp
 
-from lakehouse_assets.sql import coerce
 from lakehouse_assets.sql.functions import Call, Function
 from lakehouse_assets.sql.typed import (
     BIGINT,
@@ -20,11 +19,10 @@ from lakehouse_assets.sql.typed import (
     MAX_PRECISION,
     Typed,
     bounded,
-    duckdb_name,
     is_decimal,
     is_integral,
     is_orderable,
-    refuse,
+    refused,
     show,
 )
 
@@ -66,7 +64,7 @@ def _sum(call: Call) -> Typed:
 def _avg(call: Call) -> Typed:
     call.expect(1)
     if is_decimal(call.args[0].type):
-        refuse("avg() of decimals rounds differently on the engines", "write avg(CAST(x AS DOUBLE))")
+        raise refused("avg() of decimals rounds differently on the engines", "write avg(CAST(x AS DOUBLE))")
     return call.give(call.aggregate(f"avg({_distinct(call)}{call.double(0).sql})"), DOUBLE)
 
 
@@ -74,7 +72,7 @@ def _extreme(call: Call) -> Typed:
     call.expect(1)
     value = call.args[0]
     if not is_orderable(value.type):
-        refuse(f"{call.name}() of {show(value.type)} is not the same on both engines", "take it of a field")
+        raise refused(f"{call.name}() of {show(value.type)} is not the same on both engines", "take it of a field")
     return call.give(call.aggregate(f"{call.name}({value.sql})"), value.type)
 
 
@@ -84,12 +82,14 @@ def _spread(function: str, least: int) -> Callable[[Call], Typed]:
     def build(call: Call) -> Typed:
         call.expect(1)
         if call.distinct:
-            refuse(f"{call.name}(DISTINCT …) is not portable", "select the distinct values first")
+            raise refused(f"{call.name}(DISTINCT …) is not portable", "select the distinct values first")
         value = call.double(0).sql
         strange = call.aggregate(f"count(CASE WHEN NOT isfinite({value}) THEN 1 END)")
         enough = f"{call.aggregate(f'count({value})')} < {least}"
         finite = call.aggregate(f"{function}(CASE WHEN isfinite({value}) THEN {value} END)")
-        return call.give(f"CASE WHEN {enough} THEN NULL WHEN {strange} > 0 THEN 'NaN'::DOUBLE ELSE {finite} END", DOUBLE)
+        return call.give(
+            f"CASE WHEN {enough} THEN NULL WHEN {strange} > 0 THEN 'NaN'::DOUBLE ELSE {finite} END", DOUBLE
+        )
 
     return build
 
@@ -104,7 +104,7 @@ def _corr(call: Call) -> Typed:
     """Both engines compute it from covariance and deviations: Spark's own raises where one side is constant."""
     call.expect(2)
     if call.suffix or call.distinct:
-        refuse("corr() with OVER, FILTER or DISTINCT is not portable", "group instead")
+        raise refused("corr() with OVER, FILTER or DISTINCT is not portable", "group instead")
     return call.translator.rewrite(call.node, _CORR, x=call.node.expressions[0], y=call.node.expressions[1])
 
 
@@ -113,7 +113,9 @@ def _covar(call: Call) -> Typed:
     x, y = call.double(0).sql, call.double(1).sql
     least = 1 if call.name == "covar_pop" else 2
     enough = call.aggregate(f"count(CASE WHEN {x} IS NOT NULL AND {y} IS NOT NULL THEN 1 END)")
-    strange = call.aggregate(f"count(CASE WHEN NOT isfinite({x}) AND {y} IS NOT NULL OR NOT isfinite({y}) AND {x} IS NOT NULL THEN 1 END)")
+    strange = call.aggregate(
+        f"count(CASE WHEN NOT isfinite({x}) AND {y} IS NOT NULL OR NOT isfinite({y}) AND {x} IS NOT NULL THEN 1 END)"
+    )
     fit = f"isfinite({x}) AND isfinite({y})"
     finite = call.aggregate(f"{call.name}(CASE WHEN {fit} THEN {y} END, CASE WHEN {fit} THEN {x} END)")
     return call.give(
@@ -131,9 +133,9 @@ def _logical(function: str) -> Callable[[Call], Typed]:
 
 def _needs_order(call: Call) -> None:
     if not call.suffix:
-        refuse(f"{call.name}() needs OVER (…)", f"write {call.name}() OVER (PARTITION BY … ORDER BY …)")
+        raise refused(f"{call.name}() needs OVER (…)", f"write {call.name}() OVER (PARTITION BY … ORDER BY …)")
     if "ORDER BY" not in call.suffix:
-        refuse(f"{call.name}() needs ORDER BY in OVER (…): without it the answer is not defined")
+        raise refused(f"{call.name}() needs ORDER BY in OVER (…): without it the answer is not defined")
 
 
 def _rank(call: Call) -> Typed:

@@ -10,7 +10,20 @@ from sqlglot import exp
 
 from lakehouse_assets.sql import coerce
 from lakehouse_assets.sql.functions import Call, Function
-from lakehouse_assets.sql.typed import BOOL, INT, NULL, STRING, Typed, common, duckdb_name, is_list, quoted, refuse, show, text
+from lakehouse_assets.sql.typed import (
+    BOOL,
+    INT,
+    NULL,
+    STRING,
+    Typed,
+    common,
+    duckdb_name,
+    element_type,
+    quoted,
+    refused,
+    show,
+    text,
+)
 from lakehouse_assets.sql.types import check_column
 
 
@@ -26,7 +39,7 @@ def _array_contains(call: Call) -> Typed:
     items, wanted = call.array(0), call.args[1]
     if items.type is not None and wanted.type is not None:
         if wanted.type == NULL:
-            refuse("array_contains() of NULL always is NULL", "test the elements with exists(…, x -> x IS NULL)")
+            raise refused("array_contains() of NULL always is NULL", "test the elements with exists(…, x -> x IS NULL)")
         kind = common(items.type.value_type, wanted.type)
         wanted = coerce.widen(wanted, kind)
         items = coerce.widen(items, pa.list_(kind))
@@ -49,7 +62,7 @@ def _size(call: Call) -> Typed:
 def _get(call: Call) -> Typed:
     call.expect(2)
     items, at = call.array(0), call.integer(1, pa.int64()).sql
-    kind = items.type.value_type if is_list(items.type) else None
+    kind = element_type(items.type)
     return call.give(f"CASE WHEN {at} >= 0 THEN ({items.sql})[{at} + 1] END", kind)
 
 
@@ -60,9 +73,9 @@ def _try_element_at(call: Call) -> Typed:
         key = coerce.widen(call.args[1], common(items.type.key_type, call.args[1].type))
         return call.give(f"({items.sql})[{key.sql}]", items.type.item_type)
     if call.whole(1) == 0:
-        refuse("the first element has the index 1")
+        raise refused("the first element has the index 1")
     kind = call.array(0).type
-    return call.give(f"({items.sql})[{call.whole(1)}]", kind.value_type if is_list(kind) else None)
+    return call.give(f"({items.sql})[{call.whole(1)}]", element_type(kind))
 
 
 def _struct(call: Call) -> Typed:
@@ -79,17 +92,19 @@ def _field_name(node: exp.Expr, position: int) -> str:
 
 def _named_struct(call: Call) -> Typed:
     if not call.args or len(call.args) % 2:
-        refuse("named_struct() takes names and values by turns", "write named_struct('a', a, 'b', b)")
+        raise refused("named_struct() takes names and values by turns", "write named_struct('a', a, 'b', b)")
     names = [call.literal(i) for i in range(0, len(call.args), 2)]
     return _pack(call, names, call.args[1::2])
 
 
 def _pack(call: Call, names: list[str], values: list[Typed]) -> Typed:
     if len({name.lower() for name in names}) != len(names):
-        refuse(f"{call.name}() has two fields of one name", "give each an alias of its own")
+        raise refused(f"{call.name}() has two fields of one name", "give each an alias of its own")
     if any(value.type == NULL for value in values):
-        refuse(f"{call.name}() has a field that is NULL and has no type", "write CAST(NULL AS type)")
-    fields = ", ".join(f"{quoted(check_column(n))} := {coerce.widen(v, v.type).sql}" for n, v in zip(names, values, strict=True))
+        raise refused(f"{call.name}() has a field that is NULL and has no type", "write CAST(NULL AS type)")
+    fields = ", ".join(
+        f"{quoted(check_column(n))} := {coerce.widen(v, v.type).sql}" for n, v in zip(names, values, strict=True)
+    )
     if any(value.type is None for value in values):
         return call.give(f"struct_pack({fields})", None)
     kind = pa.struct([pa.field(n, v.type) for n, v in zip(names, values, strict=True)])
@@ -101,12 +116,14 @@ def _lambda(call: Call, boolean: bool) -> tuple[Typed, Typed, str]:
     items = call.array(0)
     node = call.node.expressions[1]
     if not isinstance(node, exp.Lambda) or len(node.expressions) != 1:
-        refuse(f"{call.name}() takes an array and a lambda of one parameter", f"write {call.name}(items, x -> …)")
+        raise refused(
+            f"{call.name}() takes an array and a lambda of one parameter", f"write {call.name}(items, x -> …)"
+        )
     name = node.expressions[0].name
-    kind = items.type.value_type if is_list(items.type) else None
+    kind = element_type(items.type)
     body = call.translator.with_variable(name, Typed(quoted(name), kind), node.this)
     if boolean and body.type not in (None, BOOL, NULL):
-        refuse(f"{call.name}(): the lambda must give true or false, not {show(body.type)}")
+        raise refused(f"{call.name}(): the lambda must give true or false, not {show(body.type)}")
     return items, body, quoted(name)
 
 
@@ -136,7 +153,7 @@ def _map_keys(call: Call) -> Typed:
     call.expect(1)
     kind = call.args[0].type
     if kind is not None and not pa.types.is_map(kind):
-        refuse(f"{call.name}() takes a MAP, not {show(kind)}")
+        raise refused(f"{call.name}() takes a MAP, not {show(kind)}")
     inner = None if kind is None else pa.list_(kind.key_type if call.name == "map_keys" else kind.item_type)
     return call.give(f"{call.name}({call.args[0].sql})", inner)
 
@@ -144,10 +161,12 @@ def _map_keys(call: Call) -> Typed:
 def _array_join(call: Call) -> Typed:
     call.expect(2)
     items = call.array(0)
-    if is_list(items.type) and items.type.value_type != STRING:
-        refuse("array_join() joins an array of STRING", "write transform(items, x -> CAST(x AS STRING))")
+    if element_type(items.type) not in (None, STRING):
+        raise refused("array_join() joins an array of STRING", "write transform(items, x -> CAST(x AS STRING))")
     separator = text(call.literal(1))
-    return call.give(f"CASE WHEN {items.sql} IS NOT NULL THEN coalesce(array_to_string({items.sql}, {separator}), '') END", STRING)
+    return call.give(
+        f"CASE WHEN {items.sql} IS NOT NULL THEN coalesce(array_to_string({items.sql}, {separator}), '') END", STRING
+    )
 
 
 FUNCTIONS = {
@@ -158,7 +177,9 @@ FUNCTIONS = {
     "cardinality": Function("of an array or map; NULL for NULL", _size),
     "array_size": Function("of an array; NULL for NULL", _size),
     "get": Function("an element of an array by index (0 is the first), NULL beyond its end", _get),
-    "try_element_at": Function("an element by literal index (1 is the first, -1 the last) or key, NULL if it is not there", _try_element_at),
+    "try_element_at": Function(
+        "an element by literal index (1 is the first, -1 the last) or key, NULL if it is not there", _try_element_at
+    ),
     "struct": Function("a struct of named values", _struct),
     "named_struct": Function("a struct of names and values by turns", _named_struct),
     "filter": Function("the elements for which a lambda is true", _filter),

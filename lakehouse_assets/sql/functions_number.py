@@ -5,8 +5,6 @@ What does not belong here: operators (`expressions.py`), aggregates (`functions_
 
 from __future__ import annotations
 
-import pyarrow as pa
-
 from lakehouse_assets.sql import coerce
 from lakehouse_assets.sql.functions import Call, Function
 from lakehouse_assets.sql.typed import (
@@ -19,7 +17,7 @@ from lakehouse_assets.sql.typed import (
     is_decimal,
     is_float,
     is_orderable,
-    refuse,
+    refused,
     show,
 )
 
@@ -38,7 +36,9 @@ def _abs(call: Call) -> Typed:
 def _sign(call: Call) -> Typed:
     call.expect(1)
     value = call.double(0).sql
-    return call.give(f"CASE WHEN isnan({value}) THEN {value} ELSE CAST(sign({value}) AS DOUBLE) END", DOUBLE)
+    return call.give(
+        f"CASE WHEN isnan({value}) OR {value} = 0 THEN {value} ELSE CAST(sign({value}) AS DOUBLE) END", DOUBLE
+    )
 
 
 def _sqrt(call: Call) -> Typed:
@@ -86,7 +86,9 @@ def _round(call: Call) -> Typed:
 def _round_float(call: Call, value: Typed, scale: int) -> Typed:
     """Spark rounds the shortest decimal text of a double; a double in decimal text has 17 digits at most."""
     if not 0 <= scale <= _MAX_SCALE:
-        refuse(f"round() of {show(value.type)} takes 0 to {_MAX_SCALE} decimals here", "divide, round and multiply")
+        raise refused(
+            f"round() of {show(value.type)} takes 0 to {_MAX_SCALE} decimals here", "divide, round and multiply"
+        )
     wide = coerce.widen(value, DOUBLE).sql if value.type != DOUBLE or value.literal else value.sql
     digits = f"CAST(CAST({wide} AS VARCHAR) AS DECIMAL(38,{scale + 18}))"
     rounded = f"CAST(round({digits}, {scale}) AS DOUBLE)"
@@ -125,16 +127,18 @@ def _pmod(call: Call) -> Typed:
     left, right = call.args
     once = call.translator.remainder(call.node, left, right)
     if is_float(once.type) or is_decimal(once.type):
-        refuse("pmod() takes integers here", "use CASE WHEN x % y < 0 THEN x % y + y ELSE x % y END")
+        raise refused("pmod() takes integers here", "use CASE WHEN x % y < 0 THEN x % y + y ELSE x % y END")
     divisor = coerce.widen(right, once.type).sql
-    return call.give(f"CASE WHEN {once.sql} < 0 THEN ({once.sql} + {divisor}) % {divisor} ELSE {once.sql} END", once.type)
+    return call.give(
+        f"CASE WHEN {once.sql} < 0 THEN ({once.sql} + {divisor}) % {divisor} ELSE {once.sql} END", once.type
+    )
 
 
 def _try_divide(call: Call) -> Typed:
     call.expect(2)
     left, right = call.double(0), call.double(1)
     if is_decimal(call.args[0].type) or is_decimal(call.args[1].type):
-        refuse("try_divide() of decimals rounds differently on the engines", "CAST both sides to DOUBLE")
+        raise refused("try_divide() of decimals rounds differently on the engines", "CAST both sides to DOUBLE")
     return call.give(f"CASE WHEN {right.sql} <> 0 THEN {left.sql} / {right.sql} END", DOUBLE)
 
 
@@ -148,7 +152,7 @@ def _extreme(function: str):  # type: ignore[no-untyped-def]
         call.expect(2, 100)
         values, kind = call.alike()
         if not is_orderable(kind) or kind == BOOL:
-            refuse(f"{call.name}() of {show(kind)} is not the same on both engines", "use CASE")
+            raise refused(f"{call.name}() of {show(kind)} is not the same on both engines", "use CASE")
         return call.give(f"{function}({', '.join(value.sql for value in values)})", kind)
 
     return build
@@ -181,9 +185,8 @@ def _nvl2(call: Call) -> Typed:
 def _nullif(call: Call) -> Typed:
     call.expect(2)
     first = call.args[0]
-    equal = call.translator.compare(call.node, "=", *call.args)
-    kind: pa.DataType | None = first.type
-    return call.give(f"CASE WHEN {equal.sql} THEN NULL ELSE {coerce.widen(first, kind).sql} END", kind)
+    equal = call.translator.compare("=", *call.args)
+    return call.give(f"CASE WHEN {equal.sql} THEN NULL ELSE {coerce.widen(first, first.type).sql} END", first.type)
 
 
 def _isnull(call: Call) -> Typed:

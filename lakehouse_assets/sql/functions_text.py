@@ -6,13 +6,14 @@ What does not belong here: LIKE and RLIKE as operators (`expressions.py`), dates
 from __future__ import annotations
 
 import re
+from functools import cache
 
 import pyarrow as pa
 from sqlglot import exp
 
 from lakehouse_assets.sql import patterns
 from lakehouse_assets.sql.functions import Call, Function
-from lakehouse_assets.sql.typed import BINARY, BOOL, INT, STRING, Typed, is_list, refuse, text
+from lakehouse_assets.sql.typed import BINARY, BOOL, INT, STRING, Typed, is_list, refused, text
 
 _PLAIN = re.compile(r"[^\\.\[\]{}()*+?^$|]|\\[\\.\[\]{}()*+?^$|]")
 
@@ -25,31 +26,46 @@ def _concat(call: Call) -> Typed:
 def _concat_ws(call: Call) -> Typed:
     call.expect(1, 100)
     if any(is_list(value.type) for value in call.args):
-        refuse("concat_ws() takes no arrays here", "name the values one by one")
+        raise refused("concat_ws() takes no arrays here", "name the values one by one")
     values = [call.text(i).sql for i in range(len(call.args))]
     if len(values) == 1:
         return call.give(f"CASE WHEN {values[0]} IS NOT NULL THEN '' END", STRING)
     return call.give(f"concat_ws({', '.join(values)})", STRING)
 
 
-def _case(function: str, special: dict[str, str]):  # type: ignore[no-untyped-def]
-    """Upper or lower case with the letters that become several letters, which DuckDB leaves alone."""
-    entries = ", ".join(f"{text(letter)}: {text(mapped)}" for letter, mapped in special.items())
-    letters = "".join(special)
+@cache
+def _expanding() -> dict[str, str]:
+    """The letters whose upper case is several letters (`ß`, `ﬁ`, …), which DuckDB leaves alone."""
+    return {chr(code): chr(code).upper() for code in range(0x80, 0x10000) if len(chr(code).upper()) > 1}
 
-    def build(call: Call) -> Typed:
-        call.expect(1)
-        value = call.text(0).sql
-        one_by_one = (
-            f"array_to_string(list_transform(string_split({value}, ''), "
-            f"lambda c: coalesce(MAP {{{entries}}}[c], {function}(c))), '')"
-        )
-        return call.give(
-            f"CASE WHEN regexp_matches({value}, {text('[' + letters + ']')}) THEN {one_by_one} ELSE {function}({value}) END",
-            STRING,
-        )
 
-    return build
+def _upper(call: Call) -> Typed:
+    call.expect(1)
+    value = call.text(0).sql
+    letters = _expanding()
+    entries = ", ".join(f"{text(letter)}: {text(upper)}" for letter, upper in letters.items())
+    one_by_one = (
+        f"array_to_string(list_transform(regexp_extract_all({value}, '(?s).'), "
+        f"lambda c: coalesce(MAP {{{entries}}}[c], upper(c))), '')"
+    )
+    special = text(f"[{''.join(letters)}]")
+    return call.give(f"CASE WHEN regexp_matches({value}, {special}) THEN {one_by_one} ELSE upper({value}) END", STRING)
+
+
+_CASED = "\\p{Lu}\\p{Ll}\\p{Lt}"
+_IGNORED = "\\p{Mn}\\p{Me}\\p{Cf}\\p{Lm}\\p{Sk}'.:·‘’․‧"
+_FINAL_SIGMA = f"([{_CASED}][{_IGNORED}]*)Σ([{_IGNORED}]*(?:[^{_CASED}{_IGNORED}]|\\z))"
+
+
+def lower(value: str) -> str:
+    """Lower case: `İ` becomes two characters, and `Σ` at the end of a word `ς`, which DuckDB does not do."""
+    careful = f"replace(regexp_replace({value}, {text(_FINAL_SIGMA)}, '\\1ς\\2', 'g'), 'İ', 'i̇')"
+    return f"CASE WHEN regexp_matches({value}, '[İΣ]') THEN lower({careful}) ELSE lower({value}) END"
+
+
+def _lower(call: Call) -> Typed:
+    call.expect(1)
+    return call.give(lower(call.text(0).sql), STRING)
 
 
 def _trim(function: str):  # type: ignore[no-untyped-def]
@@ -125,7 +141,7 @@ def _pad(function: str):  # type: ignore[no-untyped-def]
         padding = call.literal(2) if len(call.args) == 3 else " "
         size = call.whole(1)
         if not padding or size < 0:
-            refuse(f"{call.name}() needs a size from 0 and a padding that is not empty")
+            raise refused(f"{call.name}() needs a size from 0 and a padding that is not empty")
         return call.give(f"{function}({call.text(0).sql}, {size}, {text(padding)})", STRING)
 
     return build
@@ -134,7 +150,9 @@ def _pad(function: str):  # type: ignore[no-untyped-def]
 def _repeat(call: Call) -> Typed:
     call.expect(2)
     count = call.integer(1, pa.int64()).sql
-    return call.give(f"CASE WHEN {count} IS NOT NULL THEN repeat({call.string(0).sql}, greatest({count}, 0)) END", STRING)
+    return call.give(
+        f"CASE WHEN {count} IS NOT NULL THEN repeat({call.string(0).sql}, greatest({count}, 0)) END", STRING
+    )
 
 
 def _split(call: Call) -> Typed:
@@ -142,7 +160,7 @@ def _split(call: Call) -> Typed:
     pattern = call.literal(1)
     parts = _PLAIN.findall(pattern)
     if not pattern or "".join(parts) != pattern:
-        refuse(f"split() by the pattern {pattern!r} is not the same on both engines", "split by plain text")
+        raise refused(f"split() by the pattern {pattern!r} is not the same on both engines", "split by plain text")
     separator = "".join(part[-1] for part in parts)
     return call.give(f"string_split({call.string(0).sql}, {text(separator)})", pa.list_(STRING))
 
@@ -160,7 +178,7 @@ def _sha1(call: Call) -> Typed:
 def _sha2(call: Call) -> Typed:
     call.expect(2)
     if call.whole(1) not in (0, 256):
-        refuse(f"sha2() with {call.whole(1)} bits is not on both engines", "use sha2(x, 256)")
+        raise refused(f"sha2() with {call.whole(1)} bits is not on both engines", "use sha2(x, 256)")
     return call.give(f"sha256({call.string(0).sql})", STRING)
 
 
@@ -180,7 +198,7 @@ def _regexp_replace(call: Call) -> Typed:
     call.expect(3)
     pattern = _pattern(call, 1)
     if patterns.matches_empty(pattern):
-        refuse(f"regexp_replace(): the pattern {call.literal(1)!r} matches the empty text", "use + instead of *")
+        raise refused(f"regexp_replace(): the pattern {call.literal(1)!r} matches the empty text", "use + instead of *")
     new = patterns.replacement(call.literal(2))
     return call.give(f"regexp_replace({call.string(0).sql}, {text(pattern)}, {text(new)}, 'g')", STRING)
 
@@ -190,7 +208,9 @@ def _regexp_extract(call: Call) -> Typed:
     pattern = _pattern(call, 1)
     group = call.whole(2) if len(call.args) == 3 else 1
     if not 0 <= group <= re.compile(pattern.replace("\\z", "\\Z")).groups:
-        refuse(f"regexp_extract(): the pattern {call.literal(1)!r} has no group {group}", "name a group that it has")
+        raise refused(
+            f"regexp_extract(): the pattern {call.literal(1)!r} has no group {group}", "name a group that it has"
+        )
     return call.give(f"regexp_extract({call.string(0).sql}, {text(pattern)}, {group})", STRING)
 
 
@@ -199,12 +219,13 @@ def _like(call: Call) -> Typed:
     return call.translator.like(call.node, call.string(0), call.args[1], "\\", fold=call.name == "ilike")
 
 
-_UPPER: dict[str, str] = {}
-_LOWER: dict[str, str] = {}
-
 FUNCTIONS = {
     "concat": Function("NULL if one is NULL; numbers but doubles, dates and booleans become text", _concat),
     "concat_ws": Function("joined by the first argument; NULL is skipped", _concat_ws),
+    "upper": Function("by Unicode's full mapping: ß becomes SS", _upper),
+    "ucase": Function("by Unicode's full mapping: ß becomes SS", _upper),
+    "lower": Function("by Unicode's full mapping: Σ at the end of a word becomes ς", _lower),
+    "lcase": Function("by Unicode's full mapping: Σ at the end of a word becomes ς", _lower),
     "trim": Function("without spaces (only those) around it", _trim("trim")),
     "ltrim": Function("without spaces (only those) before it", _trim("ltrim")),
     "rtrim": Function("without spaces (only those) after it", _trim("rtrim")),

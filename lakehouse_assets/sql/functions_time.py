@@ -10,7 +10,7 @@ from sqlglot import exp
 
 from lakehouse_assets.sql import coerce, patterns
 from lakehouse_assets.sql.functions import Call, Function
-from lakehouse_assets.sql.typed import BIGINT, DATE, INT, STRING, Typed, is_integral, is_timestamp, refuse, show, text
+from lakehouse_assets.sql.typed import BIGINT, DATE, INT, STRING, Typed, duckdb_name, is_integral, refused, show, text
 from lakehouse_assets.sql.types import TIMESTAMP
 
 _TRUNCATED = {
@@ -19,7 +19,15 @@ _TRUNCATED = {
     "MILLISECOND": "milliseconds", "MICROSECOND": "microseconds",
 }  # fmt: skip
 _TRUNCATED_DATES = ("YEAR", "YYYY", "YY", "QUARTER", "MONTH", "MM", "MON", "WEEK")
-_MICROS = {"MICROSECOND": 1, "MILLISECOND": 1000, "SECOND": 10**6, "MINUTE": 60 * 10**6, "HOUR": 3600 * 10**6, "DAY": 86400 * 10**6, "WEEK": 7 * 86400 * 10**6}
+_MICROS = {
+    "MICROSECOND": 1,
+    "MILLISECOND": 1000,
+    "SECOND": 10**6,
+    "MINUTE": 60 * 10**6,
+    "HOUR": 3600 * 10**6,
+    "DAY": 86400 * 10**6,
+    "WEEK": 7 * 86400 * 10**6,
+}
 
 
 def _part(sql: str, time: bool = False):  # type: ignore[no-untyped-def]
@@ -35,7 +43,7 @@ def _days(sign: str):  # type: ignore[no-untyped-def]
     def build(call: Call) -> Typed:
         call.expect(2)
         if len(call.args) == 2 and call.args[1].type is not None and not is_integral(call.args[1].type):
-            refuse(f"{call.name}() takes whole days, not {show(call.args[1].type)}")
+            raise refused(f"{call.name}() takes whole days, not {show(call.args[1].type)}")
         return call.give(f"({call.date(0).sql} {sign} {call.integer(1).sql})", DATE)
 
     return build
@@ -62,7 +70,7 @@ def _timestampdiff(call: Call) -> Typed:
     call.expect(3)
     unit = _unit(call)
     if unit not in _MICROS:
-        refuse(f"{call.name}({unit}, …) is not the same on both engines", f"use {', '.join(_MICROS)}")
+        raise refused(f"{call.name}({unit}, …) is not the same on both engines", f"use {', '.join(_MICROS)}")
     start, stop = call.timestamp(1), call.timestamp(2)
     return call.give(f"((epoch_us({stop.sql}) - epoch_us({start.sql})) // {_MICROS[unit]})", BIGINT)
 
@@ -76,17 +84,18 @@ def _date_trunc(call: Call) -> Typed:
     call.expect(2)
     unit = call.literal(0).upper()
     if unit not in _TRUNCATED:
-        refuse(f"date_trunc({unit!r}, …) is not on both engines", f"use {', '.join(_TRUNCATED)}")
+        raise refused(f"date_trunc({unit!r}, …) is not on both engines", f"use {', '.join(_TRUNCATED)}")
     value = call.timestamp(1)
-    kind = value.type if is_timestamp(value.type) else TIMESTAMP
-    return call.give(f"date_trunc('{_TRUNCATED[unit]}', {value.sql})", kind)
+    if value.type is not None:
+        value = coerce.cast(value, TIMESTAMP, safe=True)
+    return call.give(f"date_trunc('{_TRUNCATED[unit]}', {value.sql})", TIMESTAMP)
 
 
 def _trunc(call: Call) -> Typed:
     call.expect(2)
     unit = call.literal(1).upper()
     if unit not in _TRUNCATED_DATES:
-        refuse(f"trunc(…, {unit!r}) is not on both engines", f"use {', '.join(_TRUNCATED_DATES)}")
+        raise refused(f"trunc(…, {unit!r}) is not on both engines", f"use {', '.join(_TRUNCATED_DATES)}")
     return call.give_cast(f"date_trunc('{_TRUNCATED[unit]}', {call.date(0).sql})", DATE)
 
 
@@ -103,19 +112,17 @@ def _parse(target: pa.DataType, safe: bool):  # type: ignore[no-untyped-def]
         if len(call.args) == 1:
             return _parse_iso(call, value, target, safe)
         if value.type is not None and value.type != STRING:
-            refuse(f"{call.name}() with a pattern reads text, not {show(value.type)}")
+            raise refused(f"{call.name}() with a pattern reads text, not {show(value.type)}")
         moment = patterns.moment(call.literal(1), parsing=True)
         parsed = f"try_strptime({value.sql}, {text(moment.strftime.replace('%g', '%f'))})"
-        if target == TIMESTAMP:
-            parsed = f"CAST({parsed} AS TIMESTAMPTZ)"
-        else:
-            parsed = f"CAST({parsed} AS DATE)"
-        fits = f"regexp_full_match({value.sql}, {text(moment.regex)}) AND NOT starts_with({value.sql}, '0000')"
+        name = duckdb_name(target)
+        parsed = f"CAST({parsed} AS {name})"
+        fits = f"regexp_full_match({value.sql}, {text(moment.regex)})"
         sql = f"CASE WHEN {fits} THEN {parsed} END"
         _guard(call, f"^{moment.regex}$", safe)
         if safe:
             return call.give(sql, target)
-        failing = f"CAST(error('a value does not fit the pattern: ' || {value.sql}) AS {'DATE' if target == DATE else 'TIMESTAMPTZ'})"
+        failing = f"CAST(error('a value does not fit the pattern: ' || {value.sql}) AS {name})"
         return call.give(f"CASE WHEN {value.sql} IS NOT NULL AND ({sql}) IS NULL THEN {failing} ELSE {sql} END", target)
 
     return build
@@ -142,8 +149,10 @@ def _epoch(unit: int):  # type: ignore[no-untyped-def]
     def build(call: Call) -> Typed:
         call.expect(1)
         if call.args[0].type == STRING:
-            refuse(f"{call.name}() of text depends on a pattern", "write to_timestamp(…) inside")
+            raise refused(f"{call.name}() of text depends on a pattern", "write to_timestamp(…) inside")
         micros = f"epoch_us({call.timestamp(0).sql})"
+        if call.name == "unix_timestamp":
+            return call.give(f"({micros} // {unit})", BIGINT)
         if unit == 1:
             return call.give(micros, BIGINT)
         return call.give(f"(({micros} - (({micros} % {unit}) + {unit}) % {unit}) // {unit})", BIGINT)
@@ -192,13 +201,17 @@ FUNCTIONS = {
     "date_format": Function("text by a literal pattern; English names", _date_format),
     "to_date": Function("text in ISO 8601, or by a literal pattern; what does not fit raises", _parse(DATE, False)),
     "try_to_date": Function("text in ISO 8601, or by a literal pattern; what does not fit is NULL", _parse(DATE, True)),
-    "to_timestamp": Function("text in ISO 8601, or by a literal pattern; what does not fit raises", _parse(TIMESTAMP, False)),
-    "try_to_timestamp": Function("text in ISO 8601, or by a literal pattern; what does not fit is NULL", _parse(TIMESTAMP, True)),
+    "to_timestamp": Function(
+        "text in ISO 8601, or by a literal pattern; what does not fit raises", _parse(TIMESTAMP, False)
+    ),
+    "try_to_timestamp": Function(
+        "text in ISO 8601, or by a literal pattern; what does not fit is NULL", _parse(TIMESTAMP, True)
+    ),
     "date": Function("CAST AS DATE", _date),
     "make_date": Function("a day that does not exist raises", _make_date),
-    "unix_timestamp": Function("whole seconds since 1970", _epoch(10**6)),
-    "unix_seconds": Function("whole seconds since 1970", _epoch(10**6)),
-    "unix_millis": Function("whole milliseconds since 1970", _epoch(1000)),
+    "unix_timestamp": Function("whole seconds since 1970, cut towards zero", _epoch(10**6)),
+    "unix_seconds": Function("whole seconds since 1970, rounded down", _epoch(10**6)),
+    "unix_millis": Function("whole milliseconds since 1970, rounded down", _epoch(1000)),
     "unix_micros": Function("microseconds since 1970", _epoch(1)),
     "timestamp_seconds": Function("of whole seconds since 1970", _from_epoch(10**6)),
     "timestamp_millis": Function("of milliseconds since 1970", _from_epoch(1000)),

@@ -10,7 +10,7 @@ engine is decided in this project's own table, not by the parser.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import sqlglot
 from sqlglot import exp
@@ -18,20 +18,42 @@ from sqlglot.dialects.spark import Spark
 
 from lakehouse_assets.errors import SqlError
 
-_QUERY_PARTS = ("from_", "joins", "laterals", "where", "group", "having", "order", "limit", "distinct", "with_", "into",
-                "windows", "qualify", "sort", "cluster", "distribute", "offset", "hint", "pivots", "sample")  # fmt: skip
+_QUERY_PARTS = (
+    "from_",
+    "joins",
+    "laterals",
+    "where",
+    "group",
+    "having",
+    "order",
+    "limit",
+    "distinct",
+    "with_",
+    "into",
+    "windows",
+    "qualify",
+    "sort",
+    "cluster",
+    "distribute",
+    "offset",
+    "hint",
+    "pivots",
+    "sample",
+)
 
 
 class Transform(Spark):
     """The dialect of transforms: Spark SQL whose function calls are left as they are written."""
 
-    class Parser(Spark.Parser):
+    class Parser(Spark.Parser):  # type: ignore[misc, valid-type]
         """Spark's parser without its table of functions."""
 
         STRICT_CAST = True
         FUNCTIONS: dict = {}  # noqa: RUF012 - the parser's own declaration
         FUNCTION_PARSERS = {  # noqa: RUF012
-            name: parser for name, parser in Spark.Parser.FUNCTION_PARSERS.items() if name in ("CAST", "TRY_CAST", "EXTRACT")
+            name: parser
+            for name, parser in Spark.Parser.FUNCTION_PARSERS.items()
+            if name in ("CAST", "TRY_CAST", "EXTRACT")
         }
         NO_PAREN_FUNCTIONS: dict = {}  # noqa: RUF012
         NO_PAREN_FUNCTION_PARSERS = {  # noqa: RUF012
@@ -119,25 +141,6 @@ def select(exprs: Sequence[str], source: str) -> str:
     """
     items = [render(_expression(expr, f"select item {expr!r}")) for expr in exprs] or ["*"]
     return f"SELECT {', '.join(items)} FROM {source}"
-
-
-def expand(text: str, queries: Mapping[str, str]) -> str:
-    """A query in which some tables are replaced by queries: how a view stands where it is used.
-
-    Args:
-        text: a query.
-        queries: the name of a table, as it is written in ``text``, to the query that it means.
-
-    Raises:
-        SqlError: one of the texts is not a query.
-    """
-    tree = parse_query(text, "the query")
-    for table in list(tree.find_all(exp.Table)):
-        name = table_name(table)
-        if name in queries and not is_cte(table):
-            alias = exp.TableAlias(this=exp.to_identifier(table.alias or table.name, quoted=True))
-            table.replace(exp.Subquery(this=parse_query(queries[name], name), alias=alias))
-    return render(tree)
 
 
 def _parse(text: str, where: str, before: str = "") -> list[exp.Expr]:

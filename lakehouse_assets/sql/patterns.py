@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from lakehouse_assets.sql.typed import refuse
+from lakehouse_assets.errors import SqlError
+from lakehouse_assets.sql.coerce import YEAR
+from lakehouse_assets.sql.typed import refused
 
 _CLASSES = {"d": "0-9", "w": "a-zA-Z0-9_", "s": " \\t\\n\\x0B\\f\\r"}
 _ESCAPED = frozenset(".\\/-+*?()[]{}|^$\"'`~!@#%&=:;,<>_ ") | frozenset("tnrf")
@@ -17,7 +19,7 @@ _MAX_REPEAT = 1000
 
 
 def regex(pattern: str) -> str:
-    """A regular expression that both engines read alike.
+    r"""A regular expression that both engines read alike.
 
     `.` becomes "anything but a line feed", `$` the very end of the text, `\\d \\w \\s` their ASCII members.
 
@@ -31,7 +33,7 @@ def regex(pattern: str) -> str:
     try:
         re.compile(found.replace("\\z", "\\Z"))
     except re.error as error:
-        refuse(f"the pattern {pattern!r} is not a regular expression: {error}", "mend it")
+        raise refused(f"the pattern {pattern!r} is not a regular expression: {error}", "mend it") from None
     return found
 
 
@@ -45,8 +47,8 @@ class _Regex:
         self.pattern = pattern
         self.at = 0
 
-    def refuse(self, what: str) -> None:
-        refuse(
+    def refused(self, what: str) -> SqlError:
+        return refused(
             f"{what} in the pattern {self.pattern!r} is not the same on both engines",
             "use literals, classes [..], groups (..), alternatives | and the quantifiers * + ? {n,m}",
         )
@@ -74,7 +76,7 @@ class _Regex:
 
     def escape(self, inside: bool) -> str:
         if self.at >= len(self.pattern):
-            self.refuse("a backslash at the end")
+            raise self.refused("a backslash at the end")
         char = self.pattern[self.at]
         self.at += 1
         if char in _CLASSES:
@@ -82,7 +84,7 @@ class _Regex:
         if char.lower() in _CLASSES and not inside:
             return f"[^{_CLASSES[char.lower()]}]"
         if char not in _ESCAPED:
-            self.refuse(f"\\{char}")
+            raise self.refused(f"\\{char}")
         return f"\\{char}"
 
     def char_class(self) -> str:
@@ -96,13 +98,12 @@ class _Regex:
             self.at += 1
             if char == "]":
                 if self.at - 1 == start:
-                    self.refuse("an empty class")
+                    raise self.refused("an empty class")
                 return "".join([*out, "]"])
             if char == "[" or self.pattern.startswith("&&", self.at - 1):
-                self.refuse("a class in a class")
+                raise self.refused("a class in a class")
             out.append(self.escape(inside=True) if char == "\\" else char)
-        self.refuse("a class without its end")
-        return ""
+        raise self.refused("a class without its end")
 
     def group(self) -> str:
         if self.pattern[self.at : self.at + 1] != "?":
@@ -110,31 +111,31 @@ class _Regex:
         if self.pattern.startswith("?:", self.at):
             self.at += 2
             return "(?:"
-        self.refuse(f"({self.pattern[self.at : self.at + 3]}")
-        return ""
+        raise self.refused(f"({self.pattern[self.at : self.at + 3]}")
 
     def quantifier(self, char: str) -> str:
         out = char
         if char == "{":
             counted = re.compile(r"(\d+)(,(\d*))?\}").match(self.pattern, self.at)
             if not counted or any(int(n) > _MAX_REPEAT for n in (counted[1], counted[3]) if n):
-                self.refuse("{ without a count up to 1000")
-                return ""
+                raise self.refused("{ without a count up to 1000")
             self.at = counted.end()
             out += counted[0]
         if self.pattern[self.at : self.at + 1] == "+":
-            self.refuse("a possessive quantifier")
+            raise self.refused("a possessive quantifier")
         return out
 
 
 def replacement(java: str) -> str:
-    """The replacement of `regexp_replace`: Java's `$1` as RE2's `\\1`.
+    r"""The replacement of `regexp_replace`: Java's `$1` as RE2's `\\1`.
 
     Raises:
         SqlError: it holds a backslash, or a `$` that is no group.
     """
     if "\\" in java or re.search(r"\$(?![0-9])|\$[0-9]{2}", java):
-        refuse(f"the replacement {java!r} is not the same on both engines", "use text and the groups $0 to $9 only")
+        raise refused(
+            f"the replacement {java!r} is not the same on both engines", "use text and the groups $0 to $9 only"
+        )
     return re.sub(r"\$([0-9])", r"\\\1", java)
 
 
@@ -146,7 +147,7 @@ def like(pattern: str, escape: str) -> str:
     """
     rest = re.sub(f"{re.escape(escape)}[%_{re.escape(escape)}]", "", pattern)
     if escape in rest:
-        refuse(
+        raise refused(
             f"in the LIKE pattern {pattern!r} the escape character {escape!r} stands before something else than "
             "'%', '_' or itself",
             "double it",
@@ -170,7 +171,7 @@ class Moment:
 
 
 _MOMENT = {
-    "yyyy": ("%Y", "[0-9]{4}"),
+    "yyyy": ("%Y", YEAR),
     "yy": ("%y", None),
     "MM": ("%m", "[0-9]{2}"),
     "M": ("%-m", "[0-9]{1,2}"),
@@ -211,7 +212,9 @@ def moment(pattern: str, parsing: bool) -> Moment:
             written, accepted = _MOMENT.get(part[0], (None, None))
             if written is None or (parsing and accepted is None):
                 legal = [token for token, (_, read) in _MOMENT.items() if read or not parsing]
-                refuse(f"{part[0]!r} in the pattern {pattern!r} is not the same on both engines", f"use {' '.join(legal)}")
+                raise refused(
+                    f"{part[0]!r} in the pattern {pattern!r} is not the same on both engines", f"use {' '.join(legal)}"
+                )
             strftime += written
             fits += accepted or ""
             letters.append(part[0][0])
@@ -220,7 +223,7 @@ def moment(pattern: str, parsing: bool) -> Moment:
             strftime += plain.replace("%", "%%")
             fits += re.escape(plain)
     if parsing and len(set(letters)) != len(letters):
-        refuse(f"the pattern {pattern!r} names a part twice", "name each part once")
+        raise refused(f"the pattern {pattern!r} names a part twice", "name each part once")
     if parsing and not {"y", "M", "d"} <= set(letters):
-        refuse(f"the pattern {pattern!r} lacks the year, the month or the day", "name all three")
+        raise refused(f"the pattern {pattern!r} lacks the year, the month or the day", "name all three")
     return Moment(strftime, fits, frozenset(letters))

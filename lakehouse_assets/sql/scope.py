@@ -13,7 +13,7 @@ import pyarrow as pa
 from sqlglot import exp
 
 from lakehouse_assets.errors import SqlError
-from lakehouse_assets.sql.typed import Typed, quoted, refuse, show
+from lakehouse_assets.sql.typed import Typed, quoted, refused, show
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Scope:
         for relation in self.relations:
             if qualifier.lower() in relation.names:
                 return None if relation.columns is None else list(relation.columns)
-        refuse(f"there is no table {qualifier!r} in FROM", f"name one of {', '.join(self.qualifiers())}")
+        raise refused(f"there is no table {qualifier!r} in FROM", f"name one of {', '.join(self.qualifiers())}")
 
     def qualifiers(self) -> list[str]:
         """The names that can stand before a column."""
@@ -101,7 +101,9 @@ class Scope:
         written = ".".join(parts)
         if self.open or any(scope.open for scope in self._outers()):
             return Typed(".".join(map(quoted, parts)), None, node)
-        raise SqlError(f"there is no column {written!r}", value=written, choices=self._choices(), fix="name one of these")
+        raise SqlError(
+            f"there is no column {written!r}", value=written, choices=self._choices(), fix="name one of these"
+        )
 
     def _outers(self) -> list[Scope]:
         return [] if self.parent is None else [self.parent, *self.parent._outers()]
@@ -131,22 +133,25 @@ class Scope:
 
     def _only(self, node: exp.Expr, columns: Sequence[Column], parts: Sequence[str]) -> Typed:
         if len(columns) > 1:
-            refuse(f"the column {parts[0]!r} may mean several", f"write {' or '.join(q + '.' + parts[0] for q in self.qualifiers())}")
+            raise refused(
+                f"the column {parts[0]!r} may mean several",
+                f"write {' or '.join(q + '.' + parts[0] for q in self.qualifiers())}",
+            )
         return fields(Typed(columns[0].sql, columns[0].type, node), parts[1:])
 
 
 def fields(value: Typed, names: Sequence[str]) -> Typed:
-    """A field of a struct, of a field of a struct, …"""
+    """A field of a struct, of a field of a field, and so on."""
     for name in names:
         if value.type is None:
             value = Typed(f"struct_extract({value.sql}, '{name}')", None, value.node)
             continue
         if not pa.types.is_struct(value.type):
-            refuse(f"{show(value.type)} has no field {name!r}", "name a column, or a field of a STRUCT column")
+            raise refused(f"{show(value.type)} has no field {name!r}", "name a column, or a field of a STRUCT column")
         known = [f for f in value.type.fields if f.name.lower() == name.lower()]
         if len(known) != 1:
             choices = ", ".join(f.name for f in value.type.fields)
-            refuse(f"there is no field {name!r} in the struct", f"name one of {choices}")
+            raise refused(f"there is no field {name!r} in the struct", f"name one of {choices}")
         value = Typed(f"struct_extract({value.sql}, {_text(known[0].name)})", known[0].type, value.node)
     return value
 
@@ -159,6 +164,8 @@ def table_scope(schemas: Mapping[str, pa.Schema | None]) -> Scope:
     """A scope of some tables, each under its own name."""
     relations = []
     for name, schema in schemas.items():
-        columns = None if schema is None else [Column(f.name, f"{quoted(name)}.{quoted(f.name)}", f.type) for f in schema]
+        columns = (
+            None if schema is None else [Column(f.name, f"{quoted(name)}.{quoted(f.name)}", f.type) for f in schema]
+        )
         relations.append(Relation((name.lower(),), columns))
     return Scope(relations)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import NoReturn
 
 import pyarrow as pa
 from sqlglot import exp
@@ -73,9 +72,9 @@ class Typed:
         return replace(self, node=node)
 
 
-def refuse(problem: str, fix: str | None = None) -> NoReturn:
-    """Raise the error for an expression that leaves the portable dialect."""
-    raise SqlError(problem, fix=fix)
+def refused(problem: str, fix: str | None = None) -> SqlError:
+    """The error for an expression that leaves the portable dialect."""
+    return SqlError(problem, fix=fix)
 
 
 def show(kind: pa.DataType | None) -> str:
@@ -104,7 +103,7 @@ def duckdb_name(kind: pa.DataType) -> str:
         return f"MAP({duckdb_name(kind.key_type)}, {duckdb_name(kind.item_type)})"
     if pa.types.is_struct(kind):
         return "STRUCT(" + ", ".join(f"{quoted(f.name)} {duckdb_name(f.type)}" for f in kind.fields) + ")"
-    refuse(f"{show(kind)} cannot be a column", "give it another type with CAST")
+    raise refused(f"{show(kind)} cannot be a column", "give it another type with CAST")
 
 
 def quoted(name: str) -> str:
@@ -147,6 +146,11 @@ def is_list(kind: pa.DataType | None) -> bool:
     return kind is not None and pa.types.is_list(kind)
 
 
+def element_type(kind: pa.DataType | None) -> pa.DataType | None:
+    """The type of an array's elements; None of anything else."""
+    return kind.value_type if kind is not None and pa.types.is_list(kind) else None
+
+
 def is_orderable(kind: pa.DataType | None) -> bool:
     """Whether both engines order values of this type alike; nested ones they do not, because of NULLs inside."""
     return kind is None or not (pa.types.is_nested(kind) or kind in (DAY_TIME, YEAR_MONTH))
@@ -185,7 +189,7 @@ def wider_decimal(left: pa.DataType, right: pa.DataType) -> pa.DataType:
 def bounded(precision: int, scale: int) -> pa.DataType:
     """DECIMAL(precision, scale), if there is one: beyond 38 digits Spark starts to round, which is refused here."""
     if precision > MAX_PRECISION:
-        refuse(
+        raise refused(
             f"the result would need DECIMAL({precision},{scale}), and there are {MAX_PRECISION} digits at most",
             "CAST the operands to smaller decimals, or to DOUBLE",
         )
@@ -213,7 +217,7 @@ def common(left: pa.DataType | None, right: pa.DataType | None) -> pa.DataType |
     if is_list(left) and is_list(right):
         inner = common(left.value_type, right.value_type)
         return None if inner is None else pa.list_(inner)
-    refuse(f"{show(left)} and {show(right)} do not mix", "make them one type with CAST")
+    raise refused(f"{show(left)} and {show(right)} do not mix", "make them one type with CAST")
 
 
 def _common_number(left: pa.DataType, right: pa.DataType) -> pa.DataType:

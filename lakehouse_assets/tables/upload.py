@@ -11,22 +11,30 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, stop_any
-from tenacity import sleep_using_event, stop_when_event_set, wait_random_exponential
+from tenacity import RetryCallState, Retrying, retry_if_exception, sleep_using_event, wait_random_exponential
+from tenacity.stop import stop_after_attempt, stop_any, stop_base, stop_never, stop_when_event_set
 
 from lakehouse_assets.engines.base import open_engine
 from lakehouse_assets.entities.catalog import Catalog
 from lakehouse_assets.entities.model import Entity, TableName
-from lakehouse_assets.errors import IncarnationChanged, LakehouseError, SettingsError, SourceMissing, TransientError
+from lakehouse_assets.errors import (
+    IncarnationChanged,
+    LakehouseError,
+    SettingsError,
+    SourceMissing,
+    TransientError,
+)
 from lakehouse_assets.lake.names import FeedName, Lake
 from lakehouse_assets.lake.plans import Plan, PlanBook
 from lakehouse_assets.lake.storage import Storage, normalize
 from lakehouse_assets.secrets import resolve
 from lakehouse_assets.settings import Settings
+from lakehouse_assets.sources.base import Notice
 from lakehouse_assets.tables.base import Draft, Feed, Idle, Outcome, Work
 from lakehouse_assets.tables.refresh import preview, refresh
 from lakehouse_assets.tables.upload_config import UploadConfig
@@ -79,7 +87,12 @@ def open_upload(config: UploadConfig, settings: Settings, environ: Mapping[str, 
     storage = Storage(dict(Storage.of(settings, environ).options) | options)
     engine = open_engine(settings, storage)
     return UploadWork(
-        Catalog((entity_of(config),)), Lake(root, storage), engine, table_path=path, node_id=config.node_id or "", **more
+        Catalog((entity_of(config),)),
+        Lake(root, storage),
+        engine,
+        table_path=path,
+        node_id=config.node_id or "",
+        **more,
     )
 
 
@@ -98,7 +111,7 @@ def entity_of(config: UploadConfig) -> Entity:
         destination=str(TABLE),
         comment="Rows that edge nodes uploaded, as received",
         read_options={key: value for key, value in reads.items() if value is not None},
-        lakehouse=block,  # type: ignore[arg-type]  # validated by the model
+        lakehouse=block,
     )
 
 
@@ -148,20 +161,26 @@ def _refuse_others(work: UploadWork) -> None:
         )
 
 
-_REMEDY = re.compile(r"lakehouse run (--[a-z-]+) \S+?(?=[;,.)]|\s|$)")
+_REMEDY = re.compile(r"lakehouse run (--[a-z-]+) (?:edge\.)?upload\b")
+
+
+def for_uploader(text: str) -> str:
+    """`text` with the remedies of an uploader in place of those of `lakehouse run`."""
+    return _REMEDY.sub(r"lakehouse upload --config FILE \1", text)
 
 
 def of_uploader(error: LakehouseError) -> LakehouseError:
-    """The same error with the remedies of an uploader in place of those of `lakehouse run`."""
-    fix = _REMEDY.sub(r"lakehouse upload --config FILE \1", error.fix or "")
+    """The same error with remedies that an uploader has."""
+    fix = for_uploader(error.fix or "")
     if isinstance(error, IncarnationChanged):
         fix = (
             "if another node feeds this table too, give each its own node_id; if the database was replaced, bring the "
             "old one back, or give the node a new node_id (the new database is uploaded from its start, beside what is "
             "there), or start the table over: lakehouse upload --config FILE --full-refresh"
         )
-    problem = _REMEDY.sub(r"lakehouse upload --config FILE \1", error.problem)
-    return type(error)(problem, value=error.value, choices=error.choices, fix=fix or None, **error.facts)
+    return type(error)(
+        for_uploader(error.problem), value=error.value, choices=error.choices, fix=fix or None, **error.facts
+    )
 
 
 class Uploader:
@@ -177,12 +196,12 @@ class Uploader:
     def __init__(
         self, config: UploadConfig, work: UploadWork, stop: threading.Event, say: Callable[[str], None]
     ) -> None:
-        self._config = config
-        self._work = replace(work, notify=self._idle)
+        self._interval = config.interval
+        self._work = replace(work, notify=lambda _, notices: self._tell(notices))
         self._stop = stop
         self._say = say
-        self._rebuild = False
-        self._cycles = self._notices = 0
+        self._rebuild = self._started = False
+        self._told: set[str] = set()
 
     def once(self, *, rebuild: bool = False) -> None:
         """Upload what is there.
@@ -191,25 +210,74 @@ class Uploader:
             LakehouseError: terminal, or transient and not gone after some attempts.
         """
         self._rebuild = rebuild
-        self._retrying(retry_if_exception_type(TransientError), stop_after_attempt(ATTEMPTS))(self._cycle)
+        self._until_done(lambda error: error.transient, stop_after_attempt(ATTEMPTS))
 
     def run(self, *, rebuild: bool = False) -> None:
-        """Upload until stopped: whatever fails is said and tried again, less and less often.
+        """Upload until stopped; whatever fails is said and tried again, less and less often.
 
         Raises:
-            SourceMissing: at the start, there is no database, or not the table that it should hold.
+            SourceMissing, SettingsError: at the start, what the configuration names is not there or not legal.
         """
         self._rebuild = rebuild
         while not self._stop.is_set():
-            self._retrying(retry_if_exception_type(LakehouseError), stop_when_event_set(self._stop))(self._guarded)
-            self._stop.wait(self._config.interval)
+            self._until_done(self._may_mend, stop_never)
+            self._stop.wait(self._interval)
 
-    def _guarded(self) -> None:
+    def _may_mend(self, error: LakehouseError) -> bool:
+        return self._started or not isinstance(error, SourceMissing | SettingsError)
+
+    def _until_done(self, may_mend: Callable[[LakehouseError], bool], attempts: stop_base) -> None:
+        retrying = Retrying(
+            retry=retry_if_exception(lambda error: isinstance(error, LakehouseError) and may_mend(error)),
+            stop=stop_any(attempts, stop_when_event_set(self._stop)),
+            wait=wait_random_exponential(multiplier=min(1.0, self._interval), max=LONGEST),
+            sleep=sleep_using_event(self._stop),
+            before_sleep=self._failed,
+            reraise=True,
+        )
         try:
-            self._cycle()
-        except SourceMissing as error:
-            if not self._cycles:
-                raise Unstartable(error) from error
-            raise
-        finally:
-            self._cycles += 1
+            retrying(self._cycle)
+        except LakehouseError as error:
+            if not self._stop.is_set() or not may_mend(error):
+                raise
+            self._say(f"stopped while this was wrong: {error}")
+
+    def _failed(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        kind = "transient" if isinstance(error, TransientError) else "needs somebody"
+        self._say(
+            f"FAILED ({kind}; attempt {state.attempt_number}, the next one in {state.upcoming_sleep:.1f} s): {error}"
+        )
+
+    def _cycle(self) -> None:
+        """Upload all that is there now; a stop is heeded between batches."""
+        began, batches = time.monotonic(), 0
+        for outcome in upload(self._work, rebuild=self._rebuild):
+            self._rebuild = False
+            self._started = True
+            batches += 1
+            self._tell(outcome.notices)
+            self._say(_told(outcome, time.monotonic() - began))
+            began = time.monotonic()
+            if self._stop.is_set():
+                return
+        self._started = True
+        if not batches:
+            self._say("nothing new")
+
+    def _tell(self, notices: Sequence[Notice]) -> None:
+        """Say notices, each text once."""
+        for notice in notices:
+            if notice.message not in self._told:
+                self._told.add(notice.message)
+                self._say(f"notice {notice.code}: {for_uploader(notice.message)}")
+
+
+def _told(outcome: Outcome, seconds: float) -> str:
+    version = outcome.commits[TABLE].version
+    apart = f", {outcome.quarantined:,} of them to quarantine" if outcome.quarantined else ""
+    rate = outcome.rows_in / max(seconds, 1e-9)
+    return (
+        f"uploaded {outcome.rows_in:,} rows{apart} (batch {outcome.plan.number}, table version {version}, "
+        f"{seconds:.1f} s, {rate:,.0f} rows/s)"
+    )

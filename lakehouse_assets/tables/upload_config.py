@@ -76,8 +76,12 @@ ENVIRONMENT: Mapping[str, tuple[str, ...]] = {
     "once": ("ONCE",),
     "state_dir": ("STATE_DIR",),
 }
-"""Key -> the variables that set it."""
-ALIASES: Mapping[str, str] = {"storage_uri": "table_path", "max_batch_size": "batch_rows", "upload_interval": "interval"}
+"""Key -> the variables that set it; the first one that is set counts."""
+ALIASES: Mapping[str, str] = {
+    "storage_uri": "table_path",
+    "max_batch_size": "batch_rows",
+    "upload_interval": "interval",
+}
 """Another name of a key in the file -> the key."""
 
 _READS = "the table of the catalog that does it reads the uploaded one; the shipped catalog has an example: "
@@ -129,7 +133,7 @@ def read_config(
     """
     faults: list[Fault] = []
     values = dict(_from_file(text, name, environ, faults))
-    values |= dict(_from_environment(environ, faults))
+    values |= dict(_from_environment(environ))
     values |= {key: _Value(value, f"--{key.replace('_', '-')}") for key, value in given.items() if value is not None}
     _check_processing(values, faults)
     kept = {key: value for key, value in values.items() if key not in PROCESSING}
@@ -137,7 +141,9 @@ def read_config(
     config = None if missing else _validated(kept, faults)
     if faults:
         listed = "\n".join(f"  {fault}" for fault in faults)
-        raise SettingsError(f"the uploader cannot run with this configuration:\n{listed}", fix="mend it and start again")
+        raise SettingsError(
+            f"the uploader cannot run with this configuration:\n{listed}", fix="mend it and start again"
+        )
     if config is None:
         raise NotRunnable(
             f"{name} does not say {' and '.join(_MISSING[key] for key in missing)}",
@@ -149,9 +155,7 @@ def read_config(
 _MISSING = {"sqlite": "which database to upload (sqlite)", "table_path": "which table to upload to (table_path)"}
 
 
-def _from_file(
-    text: str, name: str, environ: Mapping[str, str], faults: list[Fault]
-) -> Iterator[tuple[str, _Value]]:
+def _from_file(text: str, name: str, environ: Mapping[str, str], faults: list[Fault]) -> Iterator[tuple[str, _Value]]:
     document = yaml_lines.read(text)
     faults.extend(Fault(f"{name}:{trouble.line}", trouble.problem) for trouble in document.troubles)
     if document.data is None:
@@ -161,13 +165,17 @@ def _from_file(
         return
     expansion = yaml_lines.Expansion(environ)
     legal = [*UploadConfig.model_fields, *ALIASES]
+    seen: dict[str, str] = {}
     for written, value in document.data.items():
         where = f"{name}:{document.line((written,))}"
         key = ALIASES.get(str(written), str(written))
         if key not in UploadConfig.model_fields and key not in PROCESSING:
             nearest = did_you_mean(written, legal)
             faults.append(Fault(where, f"unknown key {written!r}{nearest}; legal: {', '.join(legal)}"))
+        elif key in seen:
+            faults.append(Fault(where, f"{written} and {seen[key]} are two names of one key: keep one of them"))
         elif value is not None:
+            seen[key] = str(written)
             yield key, _Value(_expanded(key, value, where, expansion, faults), f"{where}, {written}")
 
 
@@ -191,13 +199,11 @@ def _refers(text: str) -> bool:
     return is_reference(text) or re.fullmatch(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}", text) is not None
 
 
-def _from_environment(environ: Mapping[str, str], faults: list[Fault]) -> Iterator[tuple[str, _Value]]:
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, _Value]]:
     for key, names in ENVIRONMENT.items():
-        found = {name: environ[name] for name in names if environ.get(name)}
-        if len(set(found.values())) > 1:
-            faults.append(Fault(" and ".join(found), f"differ, and both mean {key}: unset one of them"))
-        for name, value in list(found.items())[:1]:
-            yield key, _Value(value, name)
+        name = next((name for name in names if environ.get(name)), None)
+        if name is not None:
+            yield key, _Value(environ[name], name)
     for key in PROCESSING:
         if environ.get(key.upper()):
             yield key, _Value(environ[key.upper()], key.upper())

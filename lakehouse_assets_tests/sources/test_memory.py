@@ -26,12 +26,15 @@ class MemoryCase(Case):
         self.source = MemorySource(entity(source_schema="id bigint, name string"), batch_rows=2)
 
     def add(self, ids: Sequence[int]) -> None:
+        """Append rows."""
         self.source.append([{"id": value, "name": f"n{value}"} for value in ids])
 
     def open(self) -> MemorySource:
+        """Another source on the same list."""
         return MemorySource(self.source.entity, self.source.stream, batch_rows=2)
 
     def swap(self) -> None:
+        """Other rows in the same list."""
         self.source.stream.clear()
         self.add(range(100, 120))
 

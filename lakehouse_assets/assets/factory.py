@@ -1,0 +1,181 @@
+"""From a catalog to the assets of the graph.
+
+One destination is one multi-asset: the target, its quarantine where the entity keeps one or another table reads it,
+its log where it has one. What the lake does not write itself (sources, views, tables that an uploader writes) is an
+external asset. What belongs here: definitions. What does not: what a step does (`step.py`).
+
+No `from __future__ import annotations` here: Dagster reads the annotations of a step as they are.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+
+import dagster as dg
+
+from lakehouse_assets.assets.checks import Checks
+from lakehouse_assets.assets.metadata import code_version, is_view, of_definition
+from lakehouse_assets.assets.naming import (
+    asset_key,
+    group_of,
+    kinds_of,
+    op_name,
+    owners_of,
+    source_key,
+    source_kind,
+    tags_of,
+)
+from lakehouse_assets.assets.resources import LakehouseResource, Project, RefreshConfig
+from lakehouse_assets.assets.step import Destination, Event, materialize
+from lakehouse_assets.entities.catalog import Catalog
+from lakehouse_assets.entities.model import Entity, TableName
+from lakehouse_assets.lake.names import Lake
+
+RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.FULL)
+"""For errors that trying again can help; a terminal error stops at once, whatever this says."""
+SHORTEST = timedelta(minutes=1)
+"""The shortest freshness window that Dagster watches."""
+NEVER = timedelta(days=36500)
+
+
+def build_assets(project: Project, derived: dg.AutomationCondition) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Every asset of a catalog.
+
+    Args:
+        project: the catalog, and where its lake is.
+        derived: when a table that reads other tables is refreshed; dependencies on views are left out of it.
+    """
+    catalog, lake = project.catalog, Lake(project.settings.root)
+    found: list[dg.AssetsDefinition | dg.AssetSpec] = []
+    for table, feeds in catalog.destinations.items():
+        if is_external(feeds):
+            found.append(_spec(catalog, lake, table, feeds, table))
+            continue
+        condition = _without_views(catalog, table, derived) if not feeds[0].reads_outside else None
+        found.append(_multi_asset(project, lake, destination(catalog, table), condition))
+    return found + list(_sources(catalog))
+
+
+def is_external(feeds: Sequence[Entity]) -> bool:
+    """Whether a run never writes the table: a view, or one that an uploader writes."""
+    return feeds[0].kind == "view" or feeds[0].lakehouse.landed_by is not None
+
+
+def destination(catalog: Catalog, table: TableName) -> Destination:
+    """A table of the catalog with everything that is written together with it."""
+    feeds = catalog.destinations[table]
+    outputs = [table]
+    if any(feed.is_quarantined for feed in feeds) or _is_read(catalog, table.quarantine):
+        outputs.append(table.quarantine)
+    if feeds[0].kind == "history":
+        outputs.append(table.changes)
+    return Destination(table, feeds, tuple(outputs), Checks(table, feeds))
+
+
+def written(catalog: Catalog) -> dict[TableName, Destination]:
+    """The destinations that runs write, upstream tables first."""
+    return {
+        table: destination(catalog, table) for table in catalog.order() if not is_external(catalog.destinations[table])
+    }
+
+
+def _is_read(catalog: Catalog, table: TableName) -> bool:
+    return any(table in catalog.upstreams(name) for name in catalog.destinations)
+
+
+def _multi_asset(
+    project: Project, lake: Lake, made: Destination, condition: dg.AutomationCondition | None
+) -> dg.AssetsDefinition:
+    specs = [_spec(project.catalog, lake, made.table, made.feeds, output, condition) for output in made.outputs]
+
+    @dg.multi_asset(
+        name=op_name(made.table),
+        specs=specs,
+        check_specs=made.checks.specs(),
+        pool=str(made.table),
+        retry_policy=RETRIES,
+    )
+    def step(context: dg.AssetExecutionContext, config: RefreshConfig, lakehouse: LakehouseResource) -> Iterator[Event]:
+        yield from materialize(project, made, context, config, lakehouse)
+
+    return step
+
+
+def _spec(
+    catalog: Catalog,
+    lake: Lake,
+    table: TableName,
+    feeds: Sequence[Entity],
+    output: TableName,
+    condition: dg.AutomationCondition | None = None,
+) -> dg.AssetSpec:
+    own = output == table
+    external = is_external(feeds)
+    tags, _ = tags_of(feeds)
+    owners, _ = owners_of(feeds)
+    return dg.AssetSpec(
+        asset_key(output),
+        deps=_deps(catalog, table, feeds),
+        description=_description(table, output, feeds),
+        metadata=of_definition(lake, output, feeds),
+        group_name=group_of(feeds),
+        code_version=None if external else code_version(catalog, feeds),
+        automation_condition=condition,
+        owners=owners,
+        tags=tags,
+        kinds=kinds_of(feeds),
+        freshness_policy=freshness_policy(feeds[0]) if own and feeds[0].kind != "view" else None,
+    )
+
+
+def _description(table: TableName, output: TableName, feeds: Sequence[Entity]) -> str | None:
+    if output == table.quarantine:
+        return f"Rows of {table} that broke a rule or did not fit a column, each with its reasons"
+    if output == table.changes:
+        return f"Every event of {table}, append-only"
+    return next((feed.comment for feed in feeds if feed.comment), None)
+
+
+def _deps(catalog: Catalog, table: TableName, feeds: Sequence[Entity]) -> list[dg.AssetKey]:
+    """What a table reads: sources, tables, views, and what these read: a view holds no rows that could be seen to move."""
+    if feeds[0].lakehouse.landed_by:
+        return []
+    outside = [source_key(feed) for feed in feeds if feed.reads_outside]
+    return [*outside, *(asset_key(name) for name in _upstreams(catalog, table))]
+
+
+def _upstreams(catalog: Catalog, table: TableName) -> list[TableName]:
+    found: dict[TableName, None] = {}
+    for name in catalog.upstreams(table):
+        found[name] = None
+        if is_view(catalog, name):
+            found |= dict.fromkeys(_upstreams(catalog, name))
+    return list(found)
+
+
+def _without_views(catalog: Catalog, table: TableName, condition: dg.AutomationCondition) -> dg.AutomationCondition:
+    views = [asset_key(name) for name in _upstreams(catalog, table) if is_view(catalog, name)]
+    return condition.ignore(dg.AssetSelection.assets(*views)) if views else condition
+
+
+def freshness_policy(entity: Entity) -> dg.FreshnessPolicy | None:
+    """How long a table may go without a run before the UI says so; how old its rows are is a check of its own."""
+    asked = entity.lakehouse.freshness
+    if asked is None or not (asked.warn or asked.fail):
+        return None
+    fail = max(asked.fail_delta or NEVER, SHORTEST)
+    warn = max(asked.warn_delta, SHORTEST) if asked.warn_delta else None
+    return dg.FreshnessPolicy.time_window(fail_window=fail, warn_window=warn if warn and warn < fail else None)
+
+
+def _sources(catalog: Catalog) -> Iterator[dg.AssetSpec]:
+    """What landed tables read, as external assets; each landing says how far it came."""
+    for feeds in catalog.destinations.values():
+        for feed in feeds:
+            if feed.reads_outside and not feed.lakehouse.landed_by:
+                yield dg.AssetSpec(
+                    source_key(feed),
+                    description=f"What {feed.table} is landed from",
+                    metadata={"format": feed.source_format, "source": feed.source},
+                    group_name=group_of(feeds),
+                    kinds={source_kind(feed)},
+                )

@@ -1,0 +1,37 @@
+"""Jobs: one for each group of tables, and one for everything.
+
+What belongs here: selections with a name. What does not: when they run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from lakehouse_assets.assets.naming import asset_key, group_of
+from lakehouse_assets.assets.step import Destination
+from lakehouse_assets.entities.model import TableName
+
+EVERYTHING = "everything"
+
+
+def build_jobs(written: Mapping[TableName, Destination]) -> list[UnresolvedAssetJobDefinition]:
+    """The jobs over the tables that runs write."""
+    groups: dict[str, list[Destination]] = {}
+    for made in written.values():
+        groups.setdefault(group_of(made.feeds), []).append(made)
+    jobs = [
+        dg.define_asset_job(f"{group}_job", selection(members), description=f"Refresh the tables of the group {group}")
+        for group, members in sorted(groups.items())
+    ]
+    if written:
+        every = selection(list(written.values()))
+        jobs.append(dg.define_asset_job(EVERYTHING, every, description="Refresh every table"))
+    return jobs
+
+
+def selection(made: Sequence[Destination]) -> dg.AssetSelection:
+    """The assets of some destinations, and their checks."""
+    return dg.AssetSelection.assets(*(asset_key(output) for one in made for output in one.outputs))

@@ -1,0 +1,67 @@
+"""Schedules: one for each cron line and time zone, with the tables that ask for it.
+
+What belongs here: the clock. What does not: following other tables (`conditions.py`) or sources (`sensors.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import dagster as dg
+
+from lakehouse_assets.assets.naming import asset_key, distinct
+from lakehouse_assets.assets.step import Destination
+from lakehouse_assets.automation.jobs import selection
+from lakehouse_assets.entities.model import TableName
+from lakehouse_assets.errors import CatalogError
+
+_WORDS = {"*": "x", "/": "_per_", ",": "_and_", "-": "_to_", "@": "", " ": "_"}
+
+
+def build_schedules(
+    written: Mapping[TableName, Destination], status: dg.DefaultScheduleStatus
+) -> list[dg.ScheduleDefinition]:
+    """The schedules of the tables that runs write.
+
+    Raises:
+        CatalogError: Dagster does not understand a cron line.
+    """
+    asked: dict[tuple[str, str], list[Destination]] = {}
+    for made in written.values():
+        for schedule in dict.fromkeys((f.lakehouse.schedule.cron, f.lakehouse.schedule.timezone)
+                                      for f in made.feeds if f.lakehouse.schedule):  # fmt: skip
+            asked.setdefault(schedule, []).append(made)
+    return [
+        _schedule(cron, zone, made, status) for (cron, zone), made in sorted(asked.items(), key=lambda item: item[0])
+    ]
+
+
+def schedule_name(cron: str, zone: str) -> str:
+    """The name of a schedule: `at_5_x_x_x_x` for minute 5 of every hour, with the zone where it is not UTC."""
+    text = " ".join(cron.split()) + ("" if zone == "UTC" else f" {zone}")
+    for sign, word in _WORDS.items():
+        text = text.replace(sign, word)
+    return f"at_{distinct(text)}"
+
+
+def _schedule(
+    cron: str, zone: str, made: Sequence[Destination], status: dg.DefaultScheduleStatus
+) -> dg.ScheduleDefinition:
+    tables = ", ".join(str(one.table) for one in made)
+    request = dg.RunRequest(asset_selection=[asset_key(output) for one in made for output in one.outputs])
+    try:
+        return dg.ScheduleDefinition(
+            name=schedule_name(cron, zone),
+            cron_schedule=cron,
+            execution_timezone=zone,
+            target=selection(made),
+            execution_fn=lambda _: request,  # names its assets, so that conditions see what the run refreshes
+            default_status=status,
+            description=f"Refreshes {tables}",
+        )
+    except dg.DagsterInvalidDefinitionError as error:
+        raise CatalogError(
+            f"the schedule of {tables} is not one that Dagster understands: {error}",
+            value=cron,
+            fix="write five fields: minute hour day month weekday",
+        ) from error

@@ -1,0 +1,65 @@
+"""The one place where the graph is assembled: from settings and a catalog to Dagster's definitions.
+
+What belongs here: putting the rooms together. What does not: anything at import; anything a room could do itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import dagster as dg
+
+from lakehouse_assets.assets.factory import build_assets, written
+from lakehouse_assets.assets.resources import LakehouseResource, Project
+from lakehouse_assets.automation.conditions import derived
+from lakehouse_assets.automation.failures import build_failure_sensor
+from lakehouse_assets.automation.jobs import build_jobs
+from lakehouse_assets.automation.schedules import build_schedules
+from lakehouse_assets.automation.sensors import build_sensors
+from lakehouse_assets.entities.catalog import Catalog, load_catalog
+from lakehouse_assets.settings import Settings, load_settings
+
+FOLLOW = "derived_tables"
+"""The sensor that refreshes derived tables."""
+
+
+def build_defs(
+    settings: Settings | None = None,
+    catalog: Catalog | None = None,
+    environ: Mapping[str, str] | None = None,
+    resources: Mapping[str, object] | None = None,
+) -> dg.Definitions:
+    """Every definition of the project.
+
+    Args:
+        settings: absent: those of this process.
+        catalog: absent: the one that the settings name.
+        environ: what `${VAR}` and references to secrets mean; absent: the environment of this process.
+        resources: taken in place of those that the settings describe, by name.
+
+    Raises:
+        SettingsError: a setting is not legal.
+        CatalogError: the catalog has faults (all of them).
+    """
+    environ = os.environ if environ is None else environ
+    settings = settings or load_settings()
+    project = Project(settings, catalog or load_catalog(settings.catalog, environ), environ)
+    tables = written(project.catalog)
+    runs = settings.automation == "running"
+    sensors = dg.DefaultSensorStatus.RUNNING if runs else dg.DefaultSensorStatus.STOPPED
+    schedules = dg.DefaultScheduleStatus.RUNNING if runs else dg.DefaultScheduleStatus.STOPPED
+    follow = dg.AutomationConditionSensorDefinition(
+        FOLLOW,
+        target=dg.AssetSelection.all(),
+        default_status=sensors,
+        description="Refreshes a table when the data of a table that it reads has changed",
+    )
+    return dg.Definitions(
+        assets=build_assets(project, derived()),
+        jobs=build_jobs(tables),
+        schedules=build_schedules(tables, schedules),
+        sensors=[*build_sensors(project, tables, sensors), follow, build_failure_sensor(settings, sensors)],
+        resources={"lakehouse": LakehouseResource.of(settings), **(resources or {})},
+        executor=dg.in_process_executor,
+    )

@@ -1,0 +1,196 @@
+"""`lakehouse run` and `lakehouse plan`: bring tables up to date, or show what that would do.
+
+What belongs here: arguments, progress, the summary. What does not: the order of a run (`runner.py`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from lakehouse_assets.cli.options import (
+    catalog_option,
+    engine_option,
+    format_option,
+    open_catalog,
+    open_settings,
+    root_option,
+)
+from lakehouse_assets.cli.output import cell, print_rows, say
+from lakehouse_assets.cli.progress import RowProgress
+from lakehouse_assets.errors import SettingsError
+
+if TYPE_CHECKING:
+    from lakehouse_assets.cli.runner import Report
+    from lakehouse_assets.entities.model import TableName
+    from lakehouse_assets.lake.plans import Plan
+    from lakehouse_assets.tables.base import Draft, Feed, Idle, Work
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SUMMARY = ("table", "state", "rows_in", "valid", "quarantined", "dropped", "version", "seconds")
+"""The columns of the summary for people; JSON has all of them."""
+SHORT = 60
+"""Characters of a position that people are shown."""
+INTENTS = ("table", "does", "reads", "start", "end", "notes")
+
+
+def _selecting(command: F) -> F:
+    """The arguments that `run` and `plan` share."""
+    options = [
+        click.argument("selection", required=False),
+        click.option("--partition", metavar="KEY", help="Only this partition of tables that are read by partition."),
+        catalog_option,
+        root_option,
+        engine_option,
+        click.option(
+            "--full-refresh", multiple=True, metavar="TABLE", help="Start TABLE and all that is made from it over."
+        ),
+        click.option("--accept-loss", is_flag=True, help="Start over even if the source no longer holds all rows."),
+        click.option("--accept-foreign", is_flag=True, help="Keep what somebody else changed in a table, and go on."),
+        format_option("table", "json"),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_selecting
+def run(form: str, **given: Any) -> None:
+    """Bring the tables of SELECTION up to date: only what is new is read, and nothing is ever written twice.
+
+    \b
+    lakehouse run '*'                                 every table
+    lakehouse run bronze.sensor_readings+             a table and all that is made from it
+    lakehouse run +gold.sensor_hourly                 a table and all that it is made from
+    lakehouse run group:sensors                       also tag:KEY, tag:KEY=VALUE, silver.*
+    lakehouse run --full-refresh silver.sensor_readings
+
+    A table that fails holds up the tables that read it; the others run. Exit code 1 if any failed.
+    """  # noqa: D301
+    from lakehouse_assets.cli.runner import run_tables
+
+    with RowProgress() as progress:
+        work, tables, rebuild = _prepared(**given, progress=progress.rows)
+        reports = []
+        for report in run_tables(work, tables, rebuild, started=lambda table: progress.start(str(table))):
+            progress.line(line_of(report))
+            reports.append(report)
+    print_rows([report.row() for report in reports], SUMMARY if form == "table" else list(reports[0].row()), form)
+    _conclude(reports)
+
+
+@click.command()
+@_selecting
+def plan(form: str, **given: Any) -> None:
+    """Show what `run` with the same arguments would read and write first; nothing is written."""
+    from lakehouse_assets.cli.runner import plan_tables
+
+    work, tables, rebuild = _prepared(**given)
+    intents = list(plan_tables(work, tables, rebuild))
+    rows = [intent.row() for intent in intents]
+    _print_intents(rows, form)
+    errors = [intent for intent in intents if intent.error]
+    for intent in errors:
+        say(f"{intent.table} would fail: {intent.error}")
+    if not errors and all(row["does"].startswith("nothing") for row in rows):
+        say("nothing new: a run would write nothing")
+    if errors:
+        raise click.exceptions.Exit(1)
+
+
+def print_plan(previews: Iterable[tuple[Feed, Plan | Draft | Idle]], place: str, form: str) -> None:
+    """Print what comes next for the feeds of the table at `place`."""
+    from lakehouse_assets.cli.runner import intent_of
+
+    intents = [intent_of(feed.entity.table, feed, following) for feed, following in previews]
+    _print_intents([{**intent.row(), "table": place} for intent in intents], form)
+
+
+def _print_intents(rows: list[dict[str, Any]], form: str) -> None:
+    if form == "table":
+        rows = [{**row, "notes": "; ".join(row["notes"]) or None, **_short(row, "start", "end")} for row in rows]
+    columns = list(INTENTS) if form == "table" else list(rows[0]) if rows else list(INTENTS)
+    print_rows(rows, columns, form)
+
+
+def _short(row: Mapping[str, Any], *names: str) -> dict[str, str | None]:
+    """Positions for people: one of many files would fill the screen."""
+    texts = {name: None if row[name] is None else cell(row[name]) for name in names}
+    return {name: text if text is None or len(text) <= SHORT else text[:SHORT] + "…" for name, text in texts.items()}
+
+
+def _prepared(
+    selection: str | None,
+    partition: str | None,
+    catalog: Path | None,
+    root: str | None,
+    engine: str | None,
+    full_refresh: Sequence[str],
+    **more: Any,
+) -> tuple[Work, tuple[TableName, ...], tuple[TableName, ...]]:
+    """The work, the tables in order, and those of them that start over."""
+    from lakehouse_assets.cli.runner import to_rebuild
+    from lakehouse_assets.tables.base import open_work
+
+    if not selection and not full_refresh:
+        raise click.UsageError("name the tables: a SELECTION such as '*', or --full-refresh TABLE")
+    settings = open_settings(catalog=catalog, root=root, engine=engine)
+    entities = open_catalog(settings)
+    chosen = set(entities.select(selection)) if selection else set()
+    work = open_work(settings, entities, os.environ, **more)
+    rebuild = to_rebuild(work, full_refresh)
+    if rebuild:
+        say(f"started over: {', '.join(map(str, rebuild))}")
+    tables = tuple(table for table in entities.order() if table in chosen or table in rebuild)
+    if partition is not None:
+        _check_partition(work, tables, partition)
+    return work, tables, rebuild
+
+
+def _check_partition(work: Work, tables: Sequence[TableName], key: str) -> None:
+    kinds = {str(table): work.catalog.destinations[table][0].kind for table in tables}
+    if "extract" not in kinds.values():
+        raise SettingsError(
+            "--partition selects a part of tables that are read by partition, and none of these is",
+            value=key,
+            fix=f"leave it out, or select such a table (these are {', '.join(sorted(set(kinds.values())))} tables)",
+        )
+
+
+def line_of(report: Report) -> str:
+    """One line about a table that is done."""
+    if report.state == "failed":
+        return f"{report.table}: FAILED: {report.error}"
+    if report.state == "skipped":
+        return f"{report.table}: skipped, because {report.because} did not run"
+    if report.state == "written":
+        apart = f", {report.quarantined:,} to quarantine" if report.quarantined else ""
+        dropped = f", {report.dropped:,} dropped" if report.dropped else ""
+        rate = report.rows_in / max(report.seconds, 1e-9)
+        text = f"{report.rows_in:,} rows in{apart}{dropped}, version {report.version}, {report.seconds:.1f} s"
+        text += f" ({rate:,.0f} rows/s)"
+    else:
+        text = _STATES[report.state]
+    return "\n".join([f"{report.table}: {text}", *(f"  {notice.code}: {notice.message}" for notice in report.notices)])
+
+
+_STATES = {"unchanged": "nothing new", "view": "a view, not stored", "landed elsewhere": "an uploader writes it"}
+
+
+def _conclude(reports: Sequence[Report]) -> None:
+    """Say how it went; exit code 1 if a table failed."""
+    written = [report for report in reports if report.state == "written"]
+    failed = [str(report.table) for report in reports if report.state == "failed"]
+    skipped = [str(report.table) for report in reports if report.state == "skipped"]
+    if not written:
+        say("nothing new: no table was written")
+    if failed:
+        held_up = f"; skipped: {', '.join(skipped)}" if skipped else ""
+        say(f"failed: {', '.join(failed)}{held_up}; written: {len(written)} of {len(reports)} tables")
+        raise click.exceptions.Exit(1)

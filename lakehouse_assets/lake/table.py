@@ -1,0 +1,140 @@
+"""One Delta table as it stood at a version: what is in it, and what its log says.
+
+The handle itself comes from delta-rs (`delta.py` opens it). What does not belong here: writing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from lakehouse_assets.errors import FeatureRefused, FeedExpired, LakeError
+from lakehouse_assets.lake import log
+from lakehouse_assets.lake.faults import translated
+from lakehouse_assets.lake.files import data_files
+from lakehouse_assets.lake.storage import Storage
+from lakehouse_assets.lake.values import DataFile
+
+if TYPE_CHECKING:
+    import deltalake
+
+EMBEDDED_REFUSES = (
+    "deletionVectors",
+    "columnMapping",
+    "rowTracking",
+    "inCommitTimestamp",
+    "typeWidening",
+    "v2Checkpoint",
+    "clustering",
+)
+"""Delta features that the embedded engine neither reads nor writes, previews of them included."""
+
+
+class TableAt:
+    """One table as it stood when this handle was opened."""
+
+    def __init__(self, uri: str, storage: Storage, opened: deltalake.DeltaTable) -> None:
+        self.uri = uri
+        self.storage = storage
+        self._opened: deltalake.DeltaTable | None = opened
+        self.version: int = opened.version()
+        self.schema = pa.schema(opened.schema().to_arrow())
+        metadata = opened.metadata()
+        self.id = str(metadata.id)
+        self.partition_by = tuple(metadata.partition_columns)
+        self.properties: dict[str, str] = dict(metadata.configuration)
+        self.comment = metadata.description
+
+    @property
+    def _inner(self) -> deltalake.DeltaTable:
+        if self._opened is None:
+            raise LakeError(f"the handle of {self.uri} has written and is spent", fix="open the table again")
+        return self._opened
+
+    def number(self, app_id: str) -> int:
+        """The last number that `app_id` committed here; 0 if it never did."""
+        return self._inner.transaction_version(app_id) or 0
+
+    def features(self) -> tuple[str, ...]:
+        """The Delta features in use that the embedded engine neither reads nor writes."""
+        protocol = self._inner.protocol()
+        named = {*(protocol.reader_features or ()), *(protocol.writer_features or ())}
+        if self.properties.get("delta.columnMapping.mode", "none") != "none":
+            named.add("columnMapping")
+        return tuple(f for f in EMBEDDED_REFUSES if f in {name.removesuffix("-preview") for name in named})
+
+    def refuse_features(self) -> None:
+        """Raise `FeatureRefused` if the table uses what embedded reads would get wrong."""
+        if features := self.features():
+            raise FeatureRefused(
+                f"the table at {self.uri} uses {', '.join(features)}, which the embedded engine would misread",
+                fix="run it with --engine spark, or rewrite the table without these features",
+            )
+
+    def files(self, bounds: Mapping[str, int | str] | None = None) -> list[DataFile]:
+        """The live files of this version; with `bounds`, without those whose statistics exclude these values."""
+        self.refuse_features()
+        actions = pa.table(self._inner.get_add_actions(flatten=True))
+        return data_files(self.uri, self.file_root(), actions, self.partition_by, bounds or {})
+
+    def rows(self) -> int | None:
+        """Rows of this version from the files' statistics; `None` if a file has none."""
+        counts = pa.table(self._inner.get_add_actions(flatten=True)).column("num_records")
+        return None if counts.null_count else sum(counts.to_pylist())
+
+    def file_root(self) -> str:
+        """The table's path in its file system."""
+        return self.storage.filesystem(self.uri)[1]
+
+    def commits(self, start: int, end: int) -> Iterator[tuple[int, list[log.Action]]]:
+        """The actions of the versions `start + 1 … end`; `FeedExpired` if one has left the log."""
+        return log.commits(self.storage, self.uri, start, end)
+
+    def added_files(self, commits: Sequence[tuple[int, list[log.Action]]]) -> list[DataFile] | None:
+        """Files that these commits appended; `None` if one of them removed or rewrote rows.
+
+        Raises:
+            FeedExpired: a file was vacuumed.
+        """
+        added = log.added(commits)
+        if added is None:
+            return None
+        root = self.file_root()
+        files = [
+            DataFile(f"{root}/{unquote(a['path'])}", log.records(a), a["size"], log.partition_values(a)) for a in added
+        ]
+        log.require(self.storage, self.uri, [file.path for file in files])
+        return files
+
+    def foreign_commits(self, start: int, end: int) -> list[int]:
+        """Versions after `start`, up to `end`, that changed rows without this project's mark."""
+        return [v for v, commit in self.commits(start, end) if log.changes_rows(commit) and not log.is_ours(commit)]
+
+    def change_feed(self, commits: Sequence[tuple[int, list[log.Action]]]) -> pa.RecordBatchReader:
+        """Rows with `_change_type` of these commits (one after the other), from the change data feed.
+
+        Raises:
+            FeedExpired: the range can no longer be read, or the table keeps no change data feed.
+        """
+        root = self.file_root()
+        log.require(self.storage, self.uri, [f"{root}/{path}" for path in log.changed_paths(commits)])
+        with translated(self.uri, otherwise=FeedExpired):
+            feed = self._inner.load_cdf(starting_version=commits[0][0], ending_version=commits[-1][0])
+            reader = pa.RecordBatchReader.from_stream(feed)
+        return pa.RecordBatchReader.from_batches(reader.schema, self._feed(reader))
+
+    def _feed(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        with translated(self.uri, otherwise=FeedExpired):
+            yield from reader
+
+    @property
+    def has_change_feed(self) -> bool:
+        """Whether the table keeps a change data feed."""
+        return self.properties.get("delta.enableChangeDataFeed", "false").lower() == "true"
+
+    def _spend(self) -> deltalake.DeltaTable:
+        inner, self._opened = self._inner, None
+        return inner

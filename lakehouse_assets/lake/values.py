@@ -1,0 +1,53 @@
+"""What passes through a write: numbers, commits, data files, and what a table is made with.
+
+What belongs here: plain values. What does not: anything that opens a table or a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Number:
+    """The number that a write commits: at most one commit of a table carries `value` for `app_id`."""
+
+    app_id: str
+    value: int
+    plan: str = ""
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a write did: the table's version after it, and rows and bytes; `skipped` if the number was there already."""
+
+    version: int
+    rows_added: int = 0
+    rows_updated: int = 0
+    rows_removed: int = 0
+    bytes_added: int = 0
+    skipped: bool = False
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A Parquet file of a table: its full path in the table's file system, and its partition values as text."""
+
+    path: str
+    rows: int | None = None
+    size: int = 0
+    partition_values: Mapping[str, str | None] = field(default_factory=dict)
+    stats: str = "{}"
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """What a table is created with; nothing of it is altered later except added columns."""
+
+    schema: pa.Schema
+    partition_by: tuple[str, ...] = ()
+    properties: Mapping[str, str] = field(default_factory=dict)
+    comment: str | None = None

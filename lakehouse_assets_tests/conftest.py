@@ -1,0 +1,165 @@
+"""Fixtures that every room's tests share: a clean environment, an S3 server, an unprivileged user, a tiny disk.
+
+What belongs here: places to test in. What does not: data and helpers of one room.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lakehouse_assets.lake.storage import Storage
+
+ROOT = Path(__file__).parent.parent
+_CALL = (
+    "import importlib, json, sys; "
+    "print(json.dumps(getattr(importlib.import_module(sys.argv[1]), sys.argv[2])(*sys.argv[3:])))"
+)
+NOBODY = ("unshare", "--user", "--map-user=65534", "--map-group=65534")
+"""A user without rights over anything: files stay readable by their owner's bits, and no capability is left."""
+TINY_DISK = ("unshare", "--user", "--map-root-user", "--mount", "--propagation", "private", "sh", "-c")
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the settings and credentials of whoever runs it."""
+    for name in os.environ:
+        if name.startswith(("LAKEHOUSE_", "AWS_")):
+            monkeypatch.delenv(name)
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A fresh bucket: its root, and the options that reach it."""
+
+    root: str
+    options: dict[str, str]
+
+    @property
+    def storage(self) -> Storage:
+        """How a lake reaches it."""
+        return Storage(self.options)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """An S3 server in a process of its own: delta-rs holds the interpreter's lock while it waits for some answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            _wait_for(port, server)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError("the S3 server did not start")
+
+
+_buckets = itertools.count()
+
+
+@pytest.fixture
+def s3(s3_endpoint: str) -> Bucket:
+    """A fresh bucket on the S3 server."""
+    from pyarrow.fs import S3FileSystem
+
+    options = {
+        "AWS_ENDPOINT_URL": s3_endpoint,
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "value",
+        "AWS_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+    }
+    name = f"bucket-{next(_buckets)}"
+    S3FileSystem(
+        access_key="key",
+        secret_key="value",
+        region="us-east-1",
+        endpoint_override=s3_endpoint,
+        allow_bucket_creation=True,
+    ).create_dir(name)
+    return Bucket(f"s3://{name}", options)
+
+
+class Elsewhere:
+    """Runs functions and commands in a place that a prefix of the command line makes.
+
+    A function is one at the top of a module; it takes texts, and gives what JSON holds.
+    """
+
+    def __init__(self, wrap: Callable[[Sequence[str]], Sequence[str]]) -> None:
+        self._wrap = wrap
+
+    def run(self, *command: str, **how: Any) -> subprocess.CompletedProcess[str]:
+        """Run a command; how it ended is the caller's to judge."""
+        return subprocess.run(self._wrap(command), capture_output=True, text=True, cwd=ROOT, timeout=120, **how)
+
+    def call(self, function: Callable[..., Any], *args: object) -> Any:
+        """Call a function in a process of its own."""
+        named = (function.__module__, function.__qualname__, *map(str, args))
+        done = self.run(sys.executable, "-c", _CALL, *named)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+
+@functools.cache
+def _can_unshare() -> bool:
+    return subprocess.run([*NOBODY, "true"], capture_output=True).returncode == 0
+
+
+def _need_namespaces() -> None:
+    if _can_unshare():
+        return
+    if "CI" in os.environ:
+        pytest.fail("user namespaces are needed here: unshare --user")
+    pytest.skip("user namespaces are not allowed on this machine (unshare --user)")
+
+
+@pytest.fixture
+def as_nobody() -> Elsewhere:
+    """A place without rights: modes of files and directories hold there, for root too."""
+    if os.getuid() == 0:
+        _need_namespaces()
+        return Elsewhere(lambda command: [*NOBODY, *command])
+    return Elsewhere(lambda command: list(command))
+
+
+@pytest.fixture
+def on_tiny_disk(tmp_path: Path) -> Elsewhere:
+    """A place where the directory `disk` of `tmp_path` is a disk of one megabyte."""
+    _need_namespaces()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = 'PATH=$PATH:/usr/sbin:/sbin; mount -t tmpfs -o size=1m tmpfs "$0" && exec "$@"'
+    return Elsewhere(lambda command: [*TINY_DISK, mount, str(disk), *command])
+
+
+@pytest.fixture
+def in_process() -> Elsewhere:
+    """A process of its own, and nothing else about it."""
+    return Elsewhere(lambda command: list(command))

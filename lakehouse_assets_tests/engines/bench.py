@@ -1,0 +1,113 @@
+"""What the engine contract works with: tables at fresh places, rows in and out, through the contract of an engine only."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from lakehouse_assets.engines.base import OPERATION, Engine, Handle, Relation
+from lakehouse_assets.lake.values import Commit, Number, TableSpec
+
+APP = "lakehouse/silver.t"
+KV = pa.schema([("k", pa.int64()), ("v", pa.string())])
+Rows = Sequence[tuple]
+
+
+class Table:
+    """One table: opened afresh for every step, with rows as tuples in the order of its columns."""
+
+    def __init__(self, engine: Engine, uri: str) -> None:
+        self.engine, self.uri = engine, uri
+        self._numbers = itertools.count(1)
+
+    def open(self, version: int | None = None) -> Handle:
+        """A fresh handle."""
+        handle = self.engine.find(self.uri, version)
+        assert handle is not None, f"no table at {self.uri}"
+        return handle
+
+    @property
+    def version(self) -> int:
+        """The newest version."""
+        return self.open().version
+
+    @property
+    def number(self) -> int:
+        """The number that the table carries."""
+        return self.open().number(APP)
+
+    def next(self) -> Number:
+        """The number after the last one that this object used."""
+        return Number(APP, next(self._numbers), "plan")
+
+    def relation(self, rows: Iterable[tuple], schema: pa.Schema | None = None) -> Relation:
+        """A relation of rows, by default with the table's columns."""
+        schema = schema or self.open().schema
+        columns = list(zip(*rows, strict=True)) or [[] for _ in schema]
+        arrays = [pa.array(list(values), f.type) for values, f in zip(columns, schema, strict=True)]
+        return self.engine.from_arrow(pa.Table.from_arrays(arrays, schema=schema))
+
+    def append(self, *rows: tuple) -> Commit:
+        """Append rows under the next number."""
+        return self.engine.append(self.open(), self.relation(rows), self.next())
+
+    def replace(self, *rows: tuple, partitions: Sequence[Mapping[str, Any]] | None = None) -> Commit:
+        """Replace rows under the next number."""
+        return self.engine.replace(self.open(), self.relation(rows), self.next(), partitions)
+
+    def changes_to(self, upserts: Rows, deletes: Rows = ()) -> Relation:
+        """The source of a merge."""
+        schema = pa.schema([*self.open().schema, pa.field(OPERATION, pa.string())])
+        return self.relation([*((*row, "u") for row in upserts), *((*row, "d") for row in deletes)], schema)
+
+    def merge(self, upserts: Rows, deletes: Rows = (), keys: Sequence[str] = ("k",)) -> Commit:
+        """Merge under the next number."""
+        return self.engine.merge(self.open(), self.changes_to(upserts, deletes), keys, self.next())
+
+    def compact(self, value: int = 1, target_bytes: int = 1 << 20) -> Commit:
+        """Compact under a maintenance number."""
+        return self.engine.compact(self.open(), Number("lakehouse/maintenance/t", value), target_bytes)
+
+    def rows(self, version: int | None = None) -> list[tuple]:
+        """All rows at a version, in a stable order."""
+        return in_order(self.engine.rows(self.engine.read(self.open(version))))
+
+    def moved(self, start: int) -> tuple[str, list[tuple]]:
+        """What moved since version `start`: the kind, and new rows or images as (row…, change type)."""
+        changes = self.engine.changes(self.open(), start)
+        if changes.relation is None:
+            return changes.kind, []
+        names = [*self.open().schema.names, *(["_change_type"] if changes.kind == "images" else [])]
+        return changes.kind, in_order({n: row[n] for n in names} for row in self.engine.rows(changes.relation))
+
+
+def in_order(rows: Iterable[Mapping[str, Any]]) -> list[tuple]:
+    """Rows as tuples, sorted by their text: a table has no order."""
+    return sorted((tuple(row.values()) for row in rows), key=repr)
+
+
+class Bench:
+    """Makes tables of an engine at fresh places below a root."""
+
+    def __init__(self, engine: Engine, root: str) -> None:
+        self.engine, self._root = engine, root
+        self._count = itertools.count()
+
+    def place(self) -> str:
+        """A URI where nothing stands."""
+        return f"{self._root}/t{next(self._count)}"
+
+    def table(
+        self, schema: pa.Schema = KV, *rows: tuple, partition_by: Sequence[str] = (), feed: bool = False
+    ) -> Table:
+        """A new table with rows; `feed`: with a change data feed."""
+        uri = self.place()
+        properties = {"delta.enableChangeDataFeed": "true"} if feed else {}
+        self.engine.create(uri, TableSpec(schema, tuple(partition_by), properties))
+        table = Table(self.engine, uri)
+        if rows:
+            table.append(*rows)
+        return table

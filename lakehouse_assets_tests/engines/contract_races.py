@@ -1,0 +1,135 @@
+"""The part of the engine contract about several writers: one number is committed once, whoever tries."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pyarrow as pa
+import pytest
+
+from lakehouse_assets.errors import ConcurrentWriter
+from lakehouse_assets.lake.values import Commit, Number, TableSpec
+from lakehouse_assets_tests.engines.bench import APP, KV, Bench, Table
+
+WRITES = {
+    "append": lambda t, h, n: t.engine.append(h, t.relation([(50, "x")]), n),
+    "empty": lambda t, h, n: t.engine.append(h, None, n),
+    "replace": lambda t, h, n: t.engine.replace(h, t.relation([(60, "x")]), n),
+    "merge": lambda t, h, n: t.engine.merge(h, t.changes_to([(1, "x")], [(2, None)]), ["k"], n),
+    "rebuild": lambda t, h, n: t.engine.rebuild(h, t.relation([(70, "x")]), t.open().schema, n),
+    "compact": lambda t, h, n: t.engine.compact(h, n, 1 << 20),
+}
+OTHER = "lakehouse/silver.t/other"
+
+
+def outcome(table: Table, name: str, handle, number: Number) -> str:
+    """Make one write: `done` or `refused`."""
+    try:
+        commit: Commit = WRITES[name](table, handle, number)
+    except ConcurrentWriter:
+        return "refused"
+    assert not commit.skipped
+    return "done"
+
+
+class RaceContract:
+    """Writers that do not know of each other."""
+
+    @pytest.mark.parametrize("winner", WRITES)
+    @pytest.mark.parametrize("loser", WRITES)
+    def test_one_number_is_committed_once(self, bench: Bench, loser: str, winner: str) -> None:
+        """Two writers that opened the table at the same version and carry the same number: the second is refused."""
+        table = bench.table(KV, (1, "a"), (2, "b"), feed=True)
+        table.append((3, "c"))
+        first, second = table.open(), table.open()
+        number = Number(OTHER, 1)
+        assert outcome(table, winner, first, number) == "done"
+        rows, version = table.rows(), table.version
+        assert outcome(table, loser, second, number) == "refused"
+        assert (table.rows(), table.version) == (rows, version)
+
+    @pytest.mark.parametrize("winner", WRITES)
+    @pytest.mark.parametrize("loser", WRITES)
+    def test_a_stale_writer_is_right_or_refused(self, bench: Bench, loser: str, winner: str) -> None:
+        """With another number a stale write is refused, or gives what the two writes give one after the other."""
+        stale, serial = (bench.table(KV, (1, "a"), (2, "b"), feed=True) for _ in range(2))
+        for table in (stale, serial):
+            table.append((3, "c"))
+        first, second = stale.open(), stale.open()
+        assert outcome(stale, winner, first, Number(OTHER, 1)) == "done"
+        alone = stale.rows()
+        outcome(serial, winner, serial.open(), Number(OTHER, 1))
+        if outcome(stale, loser, second, Number(APP, 9)) == "refused":
+            assert stale.rows() == alone
+        elif loser != "compact" or winner not in ("compact", "replace", "rebuild"):
+            assert outcome(serial, loser, serial.open(), Number(APP, 9)) == "done"
+            assert stale.rows() == serial.rows()
+        else:
+            pytest.fail("a compaction may not follow a commit that removed what it read")
+
+    def test_many_writers_of_one_number(self, bench: Bench) -> None:
+        """Of many threads that write the same number at once, one commits; the others are refused or skip."""
+        table = bench.table(KV)
+        start = threading.Barrier(6)
+
+        def write(thread: int) -> str:
+            handle = table.open()
+            start.wait()
+            try:
+                commit = bench.engine.append(handle, table.relation([(thread, "x")], KV), Number(APP, 1))
+            except ConcurrentWriter:
+                return "refused"
+            return "skipped" if commit.skipped else "done"
+
+        with ThreadPoolExecutor(6) as pool:
+            outcomes = list(pool.map(write, range(6)))
+        assert outcomes.count("done") == 1
+        assert (len(table.rows()), table.number) == (1, 1)
+
+    def test_a_table_is_created_once(self, bench: Bench) -> None:
+        """Threads that create the same table at once all get the same one, at its first version."""
+        place, start = bench.place(), threading.Barrier(6)
+
+        def create(_: int) -> tuple[str, int]:
+            start.wait()
+            handle = bench.engine.create(place, TableSpec(KV))
+            return handle.id, handle.version
+
+        with ThreadPoolExecutor(6) as pool:
+            created = set(pool.map(create, range(6)))
+        assert len(created) == 1
+        assert created.pop() == (bench.engine.find(place).id, 0)
+
+    def test_feeds_append_beside_each_other(self, bench: Bench) -> None:
+        """Appends of several feeds from stale handles are all kept: they do not touch each other's rows."""
+        table = bench.table(KV)
+        handles = [table.open() for _ in range(4)]
+        for index, handle in enumerate(handles):
+            bench.engine.append(handle, table.relation([(index, "x")]), Number(f"{OTHER}{index}", 1))
+        assert [row[0] for row in table.rows()] == [0, 1, 2, 3]
+
+    def test_one_engine_serves_several_threads(self, bench: Bench) -> None:
+        """Reads, queries and writes of different tables run at the same time in one engine."""
+
+        def work(index: int) -> list[tuple]:
+            table = bench.table(KV, *((n, str(index)) for n in range(50)))
+            for _ in range(3):
+                sums = bench.engine.query(
+                    "SELECT sum(k) AS k, max(v) AS v FROM t", {"t": bench.engine.read(table.open())}
+                )
+                with bench.engine.held(sums) as held:
+                    table.append(*((int(row["k"]), row["v"]) for row in bench.engine.rows(held)))
+            return table.rows()
+
+        alone = [work(index) for index in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            assert list(pool.map(work, range(4))) == alone
+
+    def test_a_handle_keeps_its_version(self, bench: Bench) -> None:
+        """A handle reads what stood there when it was opened, whatever was committed since."""
+        table = bench.table(KV, (1, "a"))
+        handle = table.open()
+        table.replace((2, "b"))
+        bench.engine.add_columns(table.open(), [pa.field("w", pa.int64())])
+        assert bench.engine.rows(bench.engine.read(handle)) == [{"k": 1, "v": "a"}]
