@@ -18,7 +18,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
 
 ALLOWED = {
     "dagster": ("definitions.py", "build.py", "assets/", "automation/", "databricks/", "cli/"),
-    "deltalake": ("lake/delta.py",),
+    "deltalake": ("lake/delta.py", "lake/faults.py"),
     "duckdb": ("engines/embedded.py",),
     "pyspark": ("engines/spark.py",),
     "delta": ("engines/spark.py",),
@@ -33,9 +33,17 @@ LONGEST_MODULE = 400
 LONGEST_FUNCTION = 80
 
 
+def _for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
 def imported(path: Path) -> Iterator[str]:
     """The top names of everything that a module imports at run time."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    typed = {id(n) for node in ast.walk(tree) if _for_types(node) for child in node.body for n in ast.walk(child)}
+    for node in ast.walk(tree):
+        if id(node) in typed:
+            continue
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -71,7 +79,7 @@ def test_a_module_says_what_it_is_and_stays_short(path):
 
 def test_the_definitions_load_without_heavy_libraries():
     """Loading the graph imports no engine, no client and no pandas."""
-    heavy = ["pyspark", "pykx", "kafka", "confluent_kafka", "boto3", "dagster_databricks", "duckdb", "deltalake", "pandas"]
+    heavy = [name for name in ALLOWED if name not in ("dagster", "sqlite3")] + ["boto3", "dagster_databricks"]
     code = (
         "import sys; from lakehouse_assets.build import build_defs; build_defs(); "
         f"found = [n for n in {heavy!r} + ['pyarrow.dataset'] if n in sys.modules]; assert not found, found"

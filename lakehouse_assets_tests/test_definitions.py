@@ -77,6 +77,7 @@ def test_a_hundred_entities_load_fast(tmp_path: Path) -> None:
     pytest.fail(f"the definitions of 100 entities took {min(times):.1f} s at best, not less than 3 s")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [("dg", "check", "defs"), ("dagster", "definitions", "validate", "-w", "workspace.yaml")],

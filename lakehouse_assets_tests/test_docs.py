@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from lakehouse_assets.entities.catalog import parse_catalog
@@ -60,7 +61,7 @@ def test_every_command_is_in_the_readme_or_the_help():
     from lakehouse_assets.cli.main import main
 
     named = set(re.findall(r"lakehouse ([a-z]+) ", " ".join(text for _, text in blocks("bash"))))
-    assert named <= set(main.commands)
+    assert named <= set(main.list_commands(click.Context(main)))
 
 
 def test_no_file_names_a_package_registry():

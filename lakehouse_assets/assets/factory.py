@@ -7,7 +7,7 @@ external asset. What belongs here: definitions. What does not: what a step does 
 No `from __future__ import annotations` here: Dagster reads the annotations of a step as they are.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 
 import dagster as dg
@@ -35,14 +35,16 @@ RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL,
 SHORTEST = timedelta(minutes=1)
 """The shortest freshness window that Dagster watches."""
 NEVER = timedelta(days=36500)
+Derived = Callable[[Sequence[dg.AssetKey]], dg.AutomationCondition]
+"""The views among a table's dependencies -> when it is refreshed."""
 
 
-def build_assets(project: Project, derived: dg.AutomationCondition) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+def build_assets(project: Project, derived: Derived) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Every asset of a catalog.
 
     Args:
         project: the catalog, and where its lake is.
-        derived: when a table that reads other tables is refreshed; dependencies on views are left out of it.
+        derived: when a table that reads other tables is refreshed.
     """
     catalog, lake = project.catalog, Lake(project.settings.root)
     found: list[dg.AssetsDefinition | dg.AssetSpec] = []
@@ -50,7 +52,8 @@ def build_assets(project: Project, derived: dg.AutomationCondition) -> list[dg.A
         if is_external(feeds):
             found.append(_spec(catalog, lake, table, feeds, table))
             continue
-        condition = _without_views(catalog, table, derived) if not feeds[0].reads_outside else None
+        views = [asset_key(name) for name in _upstreams(catalog, table) if is_view(catalog, name)]
+        condition = None if feeds[0].reads_outside else derived(views)
         found.append(_multi_asset(project, lake, destination(catalog, table), condition))
     return found + list(_sources(catalog))
 
@@ -136,7 +139,7 @@ def _description(table: TableName, output: TableName, feeds: Sequence[Entity]) -
 
 
 def _deps(catalog: Catalog, table: TableName, feeds: Sequence[Entity]) -> list[dg.AssetKey]:
-    """What a table reads: sources, tables, views, and what these read: a view holds no rows that could be seen to move."""
+    """What a table reads: sources, tables, views, and what these read (a view holds no rows to be seen moving)."""
     if feeds[0].lakehouse.landed_by:
         return []
     outside = [source_key(feed) for feed in feeds if feed.reads_outside]
@@ -150,11 +153,6 @@ def _upstreams(catalog: Catalog, table: TableName) -> list[TableName]:
         if is_view(catalog, name):
             found |= dict.fromkeys(_upstreams(catalog, name))
     return list(found)
-
-
-def _without_views(catalog: Catalog, table: TableName, condition: dg.AutomationCondition) -> dg.AutomationCondition:
-    views = [asset_key(name) for name in _upstreams(catalog, table) if is_view(catalog, name)]
-    return condition.ignore(dg.AssetSelection.assets(*views)) if views else condition
 
 
 def freshness_policy(entity: Entity) -> dg.FreshnessPolicy | None:

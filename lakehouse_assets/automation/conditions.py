@@ -11,11 +11,17 @@ What does not belong here: sensors and schedules.
 
 from __future__ import annotations
 
-from dagster import AutomationCondition
+from collections.abc import Sequence
+
+from dagster import AssetKey, AssetSelection, AutomationCondition
 
 
-def derived() -> AutomationCondition:
-    """The condition of a table that reads other tables."""
+def derived(views: Sequence[AssetKey] = ()) -> AutomationCondition:
+    """The condition of a table that reads other tables.
+
+    Args:
+        views: dependencies that hold no rows; they are never materialized, and nothing waits for them.
+    """
     moved = AutomationCondition.any_deps_match(
         (AutomationCondition.data_version_changed() & ~AutomationCondition.executed_with_root_target()).with_label(
             "data_changed_by_another_run"
@@ -27,10 +33,12 @@ def derived() -> AutomationCondition:
     sound = AutomationCondition.all_deps_match(
         AutomationCondition.all_checks_match(~AutomationCondition.check_failed(), blocking_only=True)
     ).with_label("no_blocking_check_of_a_dep_failed")
-    return (
+    condition = (
         trigger.since(handled)
         & ~AutomationCondition.any_deps_missing()
         & ~AutomationCondition.any_deps_in_progress()
         & ~AutomationCondition.in_progress()
         & sound
-    ).with_label("data_of_a_dep_changed")
+    )
+    seen = condition.ignore(AssetSelection.assets(*views)) if views else condition
+    return seen.with_label("data_of_a_dep_changed")

@@ -134,7 +134,6 @@ class SourceTick:
         told: list[str] = []
         after = cursor
         for after, made in self.turn.take(watched, cursor):  # noqa: B007 - the last one is used
-
             found = self._look(made, active)
             if isinstance(found, dg.RunRequest):
                 requests.append(found)
@@ -200,7 +199,6 @@ class CommitTick:
         opened: dict[TableName, metadata.State] = {}
         after = cursor
         for after, table in self.turn.take(tables, cursor):  # noqa: B007 - the last one is used
-
             key = asset_key(table)
             try:
                 found = metadata.state(self.work, table, metadata.recorded_version(self.instance, key))

@@ -146,7 +146,7 @@ def _prepared(
     work = open_work(settings, entities, os.environ, **more)
     rebuild = to_rebuild(work, full_refresh)
     if rebuild:
-        say(f"started over: {', '.join(map(str, rebuild))}")
+        say(f"to be started over: {', '.join(map(str, rebuild))}")
     tables = tuple(table for table in entities.order() if table in chosen or table in rebuild)
     if partition is not None:
         _check_partition(work, tables, partition)

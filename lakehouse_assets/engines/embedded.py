@@ -28,7 +28,7 @@ from lakehouse_assets.lake import log
 from lakehouse_assets.lake.delta import DeltaTable, create_table, find_table
 from lakehouse_assets.lake.schemas import compare, conform, fit, widens
 from lakehouse_assets.lake.storage import Storage, first_line, is_local
-from lakehouse_assets.lake.streams import Watched
+from lakehouse_assets.lake.streams import ENOUGH_ROWS, Watched
 from lakehouse_assets.lake.values import Commit, DataFile, Number, TableSpec
 from lakehouse_assets.settings import Settings
 from lakehouse_assets.sql import dialect
@@ -290,7 +290,7 @@ class EmbeddedEngine(Engine):
             with _duckdb_faults(duck.sql if duck else "", inputs):
                 cursor.execute("SET TimeZone = 'UTC'")
                 for name, data in inputs.items():
-                    cursor.register(name, data.open() if isinstance(data, Watched) else data)
+                    cursor.register(name, data.open() if isinstance(data, Watched) else _gathered(data))
                 yield cursor
         finally:
             cursor.close()
@@ -312,6 +312,12 @@ class EmbeddedEngine(Engine):
             if not self._reaches_s3:
                 _register_s3(self._open(), self._storage)
                 self._reaches_s3 = True
+
+
+def _gathered(data: pa.Table) -> pa.Table:
+    """A table whose chunks are not small: DuckDB pays for each of them."""
+    chunks = max((column.num_chunks for column in data.columns), default=0)
+    return data.combine_chunks() if chunks > 1 + data.num_rows // ENOUGH_ROWS else data
 
 
 def _kept(relation: DuckRelation, text: str, name: str) -> str:
@@ -351,15 +357,14 @@ def _duckdb_faults(sql: str, inputs: Mapping[str, Input]) -> Iterator[None]:
 
 
 def _fault(error: Exception, sql: str) -> LakehouseError:
-    import duckdb
-
+    """The error of ours that one of DuckDB amounts to; by its text, which is all that is left of it in a stream."""
     text = str(error)
-    if isinstance(error, duckdb.OutOfMemoryException) or "No space left" in text:
+    if "Out of Memory Error" in text or "No space left" in text:
         return StoreFailed(
             f"the embedded engine ran out of memory or spill space: {first_line(error)}",
             fix="raise LAKEHOUSE_MEMORY_LIMIT or free space in LAKEHOUSE_TEMP_DIRECTORY, and run again",
         )
-    if isinstance(error, duckdb.IOException | OSError) or isinstance(error.__cause__, OSError):
+    if any(word in text for word in ("IO Error", "HTTP Error")) or isinstance(error.__cause__, OSError):
         if any(word in text for word in ("No files found", "No such file", "does not exist", "not found")):
             return FeedExpired(f"a file was vacuumed before it was read: {first_line(error)}", fix=log.REBUILD)
         return StoreFailed(f"reading or spilling failed: {first_line(error)}", fix="run again")

@@ -91,10 +91,11 @@ class DeltaTable(TableAt):
         return self._write(data, number, held=held, mode="overwrite", predicate="true", schema_mode="overwrite")
 
     def add_columns(self, fields: Sequence[pa.Field], plan: str = "") -> None:
-        """Add nullable columns at the end; a commit of its own that changes no row."""
+        """Add nullable columns at the end, or structs that gained fields; a commit that changes no row."""
         import deltalake
 
-        wider = pa.schema([*self.schema, *(item.with_nullable(True) for item in fields)])
+        given = {item.name: item.with_nullable(True) for item in fields}
+        wider = pa.schema([*(given.pop(f.name, f) for f in self.schema), *given.values()])
         check_columns(wider, self.uri)
         with translated(self.uri):
             deltalake.write_deltalake(

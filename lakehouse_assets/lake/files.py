@@ -40,8 +40,12 @@ def data_files(
 
 
 def _may_hold(action: Mapping[str, Any], name: str, value: int | str) -> bool:
-    low, high = action.get(f"min.{name}"), action.get(f"max.{name}")
-    return not (isinstance(low, type(value)) and isinstance(high, type(value))) or low <= value <= high
+    """Whether a file may hold a value; statistics of another type say nothing (instants are cut in them)."""
+    low: Any = action.get(f"min.{name}")
+    high: Any = action.get(f"max.{name}")
+    if not (isinstance(low, type(value)) and isinstance(high, type(value))):
+        return True
+    return bool(low <= value <= high)
 
 
 def _partition_text(uri: str, name: str, value: Any) -> str | None:

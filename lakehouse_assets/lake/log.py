@@ -112,14 +112,27 @@ def changed_paths(range_: Iterable[tuple[int, Sequence[Action]]]) -> list[str]:
     return [unquote(path) for path in found]
 
 
-def removed_since(range_: Iterable[tuple[int, Sequence[Action]]]) -> int | None:
-    """When the first file that these versions removed was given up, in milliseconds since 1970."""
-    times = [
-        int(action["remove"].get("deletionTimestamp") or 0)
-        for _, commit in range_
-        for action in commit
-        if "remove" in action
-    ]
+def needed_since(range_: Iterable[tuple[int, Sequence[Action]]], *, snapshot: bool) -> int | None:
+    """When the first file was given up that somebody at the start of the range still needs; `None` if none was.
+
+    Args:
+        range_: the versions after that start, up to the newest.
+        snapshot: whether the rows at the start are needed too, or only what moved since: rows that were added and
+            compacted away again, rows that were removed, and the change data feed.
+
+    Returns:
+        Milliseconds since 1970.
+    """
+    times: list[int] = []
+    fresh: set[str] = set()
+    for _, commit in range_:
+        fresh |= {action["add"]["path"] for action in commit if "add" in action and action["add"]["dataChange"]}
+        times += [
+            int(gone.get("deletionTimestamp") or 0)
+            for action in commit
+            if (gone := action.get("remove")) and (snapshot or gone.get("dataChange", True) or gone["path"] in fresh)
+        ]
+        times += [committed_at(commit)] if any("cdc" in action for action in commit) else []
     return min(times, default=None)
 
 

@@ -21,6 +21,12 @@ NO_PARTITION_VALUE = ("", "__HIVE_DEFAULT_PARTITION__")
 def check_spec(schema: pa.Schema, partition_by: Sequence[str], uri: str) -> None:
     """Raise `TypeRefused` unless Delta holds these columns exactly, and can partition by those it is to be split by."""
     check_columns(schema, uri)
+    if gone := [name for name in partition_by if name not in schema.names]:
+        raise SchemaDrift(
+            f"{uri} is partitioned by {', '.join(gone)}, which is not among its columns",
+            choices=schema.names,
+            fix="keep the column, or make the table under another name with other partition_cols",
+        )
     for name in partition_by:
         dtype = schema.field(name).type
         exact = (pa.types.is_integer, pa.types.is_date32, pa.types.is_string, pa.types.is_boolean)
@@ -32,30 +38,30 @@ def check_spec(schema: pa.Schema, partition_by: Sequence[str], uri: str) -> None
             )
 
 
-def check_columns(columns: Iterable[pa.Field], uri: str) -> None:
-    """Raise `TypeRefused` unless Delta holds each column as it is, under its name."""
+def check_columns(columns: Iterable[pa.Field], where: str) -> None:
+    """Raise `TypeRefused` unless Delta holds each column of the table or struct at `where` as it is, under its name."""
     seen: dict[str, str] = {}
     for column in columns:
         check_column(column.name)
         if (other := seen.get(column.name.lower())) is not None:
             raise TypeRefused(
-                f"{uri}: two columns are named {other!r} and {column.name!r}, which Delta takes for one",
+                f"{where}: two columns are named {other!r} and {column.name!r}, which Delta takes for one",
                 fix="give one of them an alias",
             )
         seen[column.name.lower()] = column.name
-        _check_type(column.type, f"{uri}: column {column.name!r}", uri)
+        _check_type(column.type, f"{where}: column {column.name!r}")
 
 
-def _check_type(dtype: pa.DataType, where: str, uri: str) -> None:
+def _check_type(dtype: pa.DataType, where: str) -> None:
     if pa.types.is_struct(dtype):
         if not dtype.num_fields:
             raise TypeRefused(f"{where} is a struct without fields, which no Parquet file holds", fix="leave it out")
-        check_columns(list(dtype), uri)
+        check_columns(list(dtype), where)
     elif pa.types.is_list(dtype):
-        _check_type(dtype.value_type, where, uri)
+        _check_type(dtype.value_type, where)
     elif pa.types.is_map(dtype):
-        _check_type(dtype.key_type, where, uri)
-        _check_type(dtype.item_type, where, uri)
+        _check_type(dtype.key_type, where)
+        _check_type(dtype.item_type, where)
     else:
         _check_flat(dtype, where)
 

@@ -7,11 +7,16 @@ What belongs here: watching streams. What does not: where they come from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 
 from lakehouse_assets.errors import LakeError
+
+ENOUGH_ROWS = 10_000
+"""Rows of a batch that is passed on as it is."""
+ENOUGH_BYTES = 16 << 20
+"""Bytes after which smaller batches are passed on together."""
 
 
 class Watched:
@@ -39,9 +44,26 @@ class Watched:
 
     def _batches(self, inner: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
         try:
-            yield from inner
+            yield from gathered(inner)
         except GeneratorExit:
             raise
         except BaseException as error:
             self.error = error
             raise
+
+
+def gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches that are not small: readers pay for each batch, in time and memory."""
+    waiting: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        if batch.num_rows >= ENOUGH_ROWS and not waiting:
+            yield batch
+            continue
+        waiting.append(batch)
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if rows >= ENOUGH_ROWS or size >= ENOUGH_BYTES:
+            yield pa.concat_batches(waiting)
+            waiting, rows, size = [], 0, 0
+    if rows:
+        yield pa.concat_batches(waiting)

@@ -46,7 +46,7 @@ class TableAt:
         self.id = str(metadata.id)
         self.partition_by = tuple(metadata.partition_columns)
         self.properties: dict[str, str] = dict(metadata.configuration)
-        self.comment = metadata.description
+        self.comment: str | None = metadata.description
 
     @property
     def _inner(self) -> deltalake.DeltaTable:

@@ -81,6 +81,14 @@ class Source(ABC):
     def schema(self) -> pa.Schema:
         """Columns as received, without `ROW_FIELDS`; types that Delta holds without loss."""
 
+    def columns(self, start: Position, end: Position) -> pa.Schema:
+        """The columns of a closed range: `schema()`, unless the columns are learned from the data itself."""
+        return self.schema()
+
+    def holds(self, position: Position) -> bool:
+        """Whether the range that ends at `position` can still be read; what was rewritten cannot."""
+        return True
+
     @abstractmethod
     def earliest(self) -> Position:
         """The position before the first row that the source still holds."""

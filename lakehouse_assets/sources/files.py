@@ -57,6 +57,7 @@ class _Files(Source):
         self._declared = arrow_schema(entity.source_schema) if entity.source_schema else None
         self._opened: tuple[Place, Format] | None = None
         self._known: Columns | None = None
+        self._learned: tuple[tuple[FileStat, ...], Columns] | None = None
 
     @property
     def place(self) -> Place:
@@ -115,6 +116,7 @@ class _Files(Source):
         """Forget what was opened; files are open only while they are read."""
         self._opened = None
         self._known = None
+        self._learned = None
 
     @abstractmethod
     def _range(self, start: Position, end: Position) -> Sequence[FileStat]:
@@ -141,6 +143,11 @@ class _Files(Source):
         return self._opened
 
     def _columns(self, files: Sequence[FileStat]) -> Columns:
+        if self._learned is None or self._learned[0] != tuple(files):
+            self._learned = tuple(files), self._learn(files)
+        return self._learned[1]
+
+    def _learn(self, files: Sequence[FileStat]) -> Columns:
         in_paths = pa.schema([]) if self.options.recursive else partition_columns(files)
         keys = {name.lower() for name in in_paths.names}
         if self._declared is None:

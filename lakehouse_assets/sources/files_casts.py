@@ -38,7 +38,7 @@ def cast_values(values: pa.Array, to: pa.DataType, patterns: Patterns) -> Cast:
         return _instants(values, to, patterns.zone)
     if pat.is_date(values.type) and pat.is_timestamp(to):
         naive, failed = bisected(values, lambda some: some.cast(TIMESTAMP_NTZ))
-        return (naive, failed) if to == TIMESTAMP_NTZ else _both(localized(naive, patterns.zone), failed)
+        return (naive if to == TIMESTAMP_NTZ else localized(naive, patterns.zone)), failed
     if pat.is_time(values.type) or pat.is_duration(values.type):
         values = values.cast(to) if pat.is_string(to) else values.view(f"int{values.type.bit_width}")
     found, failed = bisected(values, lambda some: some.cast(to))
@@ -121,7 +121,7 @@ def _instants(values: pa.Array, to: pa.DataType, zone: str) -> Cast:
     if pat.is_date(to):
         return _exact(whole, whole.cast(to, safe=False), failed)
     if to == TIMESTAMP and values.type.tz is None:
-        return _both(localized(whole, zone), failed)
+        return localized(whole, zone), failed
     return whole.cast(to), failed
 
 

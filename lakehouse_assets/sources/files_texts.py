@@ -12,7 +12,7 @@ A text fits its column only when nothing is lost or guessed (where Spark is more
     date       yyyy-[M]M-[d]d (Spark also takes a year, a month, and what follows a T)
     timestamp  a date, and [ T][H]H[:mm[:ss[.f…]]] with Z, UTC or ±HH[[:]MM]; digits below the microsecond must be 0
                (Spark cuts them). Without a zone: read in the source's time zone; an hour that comes twice is its
-               first, as in Java; a time that was skipped does not fit (Spark moves it)
+               first, and a time that was skipped counts as if the clock had run on, as in Java
     binary     the bytes of the text
 With `dateFormat` or `timestampFormat` the text must have exactly that pattern.
 """
@@ -22,6 +22,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -72,7 +74,7 @@ _LETTERS = {
     "yyyy": r"(?P<y>\d{4})", "MM": f"(?P<M>{_MONTH})", "M": f"(?P<M>{_MONTH}|[1-9])", "dd": f"(?P<d>{_DAY})",
     "d": f"(?P<d>{_DAY}|[1-9])", "HH": f"(?P<H>{_HOUR})", "H": rf"(?P<H>{_HOUR}|\d)", "mm": f"(?P<m>{_SIXTY})",
     "m": rf"(?P<m>{_SIXTY}|\d)", "ss": f"(?P<s>{_SIXTY})", "s": rf"(?P<s>{_SIXTY}|\d)",
-    "X": r"(?P<X>Z|[+-]\d{2}(?:\d{2})?)", "XX": r"(?P<X>Z|[+-]\d{4})", "XXX": r"(?P<X>Z|[+-]\d{2}:\d{2})",
+    "X": r"(?P<X>Z|[+-]\d{2}(?:\d{2})?)", "XX": r"(?P<X>Z|[+-]\d{4})", 3 * "X": r"(?P<X>Z|[+-]\d{2}:\d{2})",
     "xxx": r"(?P<X>[+-]\d{2}:\d{2})", "Z": r"(?P<X>[+-]\d{4})",
 }  # fmt: skip
 _PARTS = re.compile(r"'(?P<text>(?:[^']|'')*)'|(?P<letters>([A-Za-z])\3*)|(?P<other>.)", re.DOTALL)
@@ -207,15 +209,20 @@ def bisected(values: pa.Array, cast: Callable[[pa.Array], pa.Array]) -> Cast:
     return pa.concat_arrays([part for part, _ in parts]), pa.concat_arrays(masks)
 
 
-def localized(naive: pa.Array, zone: str) -> Cast:
-    """Times without a zone as instants; an hour that comes twice is its first, a skipped time does not fit."""
+def localized(naive: pa.Array, zone: str) -> pa.Array:
+    """Times without a zone as instants; an hour that comes twice is its first, a skipped one as if it ran on."""
     if zone.upper() in ("UTC", "GMT", "ETC/UTC"):
-        return naive.cast(TIMESTAMP), None
+        return naive.cast(TIMESTAMP)
 
     def assume(some: pa.Array) -> pa.Array:
         return pc.assume_timezone(some, zone, ambiguous="earliest", nonexistent="raise").cast(TIMESTAMP)
 
-    return bisected(naive, assume)
+    instants, skipped = bisected(naive, assume)
+    if skipped is None:
+        return instants
+    clock = ZoneInfo(zone)
+    moved = [time.replace(tzinfo=clock).astimezone(UTC) for time in naive.filter(skipped).to_pylist()]
+    return pc.replace_with_mask(instants, skipped, pa.array(moved, TIMESTAMP))
 
 
 def _times(texts: pa.Array, to: pa.DataType, patterns: Patterns) -> Cast:
@@ -243,7 +250,7 @@ def _iso(texts: pa.Array, to: pa.DataType, zone: str) -> Cast | None:
             try:
                 return texts.cast(TIMESTAMP), None
             except pa.ArrowInvalid:
-                return localized(texts.cast(TIMESTAMP_NTZ), zone)
+                return localized(texts.cast(TIMESTAMP_NTZ), zone), None
         return texts.cast(to), None
     except pa.ArrowInvalid:
         return None
@@ -269,9 +276,8 @@ def _timestamps(
     shifted = pc.subtract(naive.cast(pa.int64()), _offset(given)).cast(TIMESTAMP)
     if not pc.any(pc.and_(pc.invert(zoned), naive.is_valid())).as_py():
         return shifted, failed
-    local, skipped = localized(pc.if_else(zoned, pa.scalar(None, TIMESTAMP_NTZ), naive), zone)
-    both = pc.if_else(zoned, shifted, local)
-    return (both, failed) if skipped is None else _also(both, failed, skipped)
+    local = localized(pc.if_else(zoned, pa.scalar(None, TIMESTAMP_NTZ), naive), zone)
+    return pc.if_else(zoned, shifted, local), failed
 
 
 def _offset(zones: pa.Array) -> pa.Array:

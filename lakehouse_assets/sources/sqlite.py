@@ -66,14 +66,11 @@ class SqliteSource(Source):
         self._options = _options(entity)
         self._database = Database(entity.source, self._options.timeout)
         self._stream: RowidStream | CursorStream | None = None
-        self._reader: Reader | None = None
         self._found: tuple[object, int] | None = None
 
     def schema(self) -> pa.Schema:
         """The columns of the table as it is now, typed by the policy of `sqlite_types.py` or by `source_schema`."""
-        self._opened()
-        assert self._reader is not None
-        return self._reader.schema
+        return self._opened().reader.schema
 
     def earliest(self) -> Position:
         """Before the first row that there can be."""
@@ -106,13 +103,12 @@ class SqliteSource(Source):
     def describe(self) -> dict[str, Any]:
         """The file, its journal and size, the table, the cursor and its last value."""
         stream = self._opened()
-        assert self._reader is not None
         with self._database.snapshot() as (connection, _):
             journal = connection.value("PRAGMA journal_mode")
         return {
             "kind": "sqlite",
             "path": str(self._database.path),
-            "table": self._reader.table.name,
+            "table": stream.reader.table.name,
             "journal_mode": journal,
             "bytes": self._database.size(),
             **stream.describe(),
@@ -120,7 +116,7 @@ class SqliteSource(Source):
 
     def close(self) -> None:
         """Forget what was found in the database; it is open only while something is read."""
-        self._stream = self._reader = None
+        self._stream = None
 
     def _opened(self) -> RowidStream | CursorStream:
         """The stream, as the database is now: another file, or another schema, is looked at again."""
@@ -137,12 +133,12 @@ class SqliteSource(Source):
         name = find_cursor(table, self._options.cursor)
         stream, destination = self.entity.feed or self.entity.entity_id, self.entity.destination
         if name is None:
-            self._reader = Reader(table, columns, place_of(table), stream)
-            return RowidStream(self._database, self._reader, destination, self._options.most)
+            reader = Reader(table, columns, place_of(table), stream)
+            return RowidStream(self._database, reader, destination, self._options.most)
         block = self.entity.lakehouse
         cursor = Cursor(name, block.lookback_delta or timedelta(0), block.source_timezone)
-        self._reader = Reader(table, columns, cursor.place(table), stream)
-        return CursorStream(self._database, self._reader, destination, self._options.most, cursor)
+        reader = Reader(table, columns, cursor.place(table), stream)
+        return CursorStream(self._database, reader, destination, self._options.most, cursor)
 
 
 def _options(entity: Entity) -> _Options:

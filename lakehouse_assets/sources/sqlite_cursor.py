@@ -50,7 +50,7 @@ class CursorStream:
 
     def __init__(self, database: Database, reader: Reader, destination: str, most: int | None, cursor: Cursor) -> None:
         self._database = database
-        self._reader = reader
+        self.reader = reader
         self._table = reader.table
         self._destination = destination
         self._most = most
@@ -106,7 +106,7 @@ class CursorStream:
             if middle:
                 yield from self._outside(connection, middle)
             old, known = Left(low), Left(high)
-            columns = [ref(column.source) for column in self._reader.columns]
+            columns = [ref(column.source) for column in self.reader.columns]
             for rows in self._reach(connection, kind, low, high, columns):
                 chosen = [
                     (place, cells[: len(columns)])
@@ -114,15 +114,15 @@ class CursorStream:
                     if _wanted(old, known, cells[-1], digest(*cells[len(columns) : -1]))
                 ]
                 if chosen:
-                    yield self._reader.batch(chosen)
+                    yield self.reader.batch(chosen)
 
     def _outside(self, connection: Connection, middle: Query) -> Iterator[Batch]:
         seen = 0
-        for batch in self._reader.fast(connection, middle, _CHUNK):
+        for batch in self.reader.fast(connection, middle, _CHUNK):
             seen += batch.rows.num_rows + (batch.misfits.num_rows if batch.misfits else 0)
             yield batch
         if seen < self._count(connection, middle):
-            yield from self._reader.rest(connection, middle)
+            yield from self.reader.rest(connection, middle)
 
     def _middle(self, kind: str, start: Mark, end: Mark) -> Query | None:
         """The rows between the last key of `start` and the first that `end` remembers."""
@@ -142,7 +142,7 @@ class CursorStream:
             parts.append(between(kind, start.at, end.at, above=True))
         values = [*columns, *self._identity(end), self._cursor.key(kind)]
         for part in [*parts, *self._cursor.loose(kind, start.since)]:
-            yield from self._reader.cells(connection, Query(part, indexed=True), values)
+            yield from self.reader.cells(connection, Query(part, indexed=True), values)
 
     def _identity(self, mark: Mark) -> list[str]:
         """The columns by which rows are told apart, as they were when the first position was made."""
@@ -188,7 +188,7 @@ class CursorStream:
         """Which of the rows with a key from `low` on that are remembered are there."""
         query = Query(self._cursor.between(str(mark.kind), low, mark.at), indexed=True)
         found: Counter[bytes] = Counter()
-        for rows in self._reader.cells(connection, query, self._identity(mark)):
+        for rows in self.reader.cells(connection, query, self._identity(mark)):
             found.update(digest(*cells) for _, cells in rows)
         return found & mark.seen
 
@@ -247,7 +247,7 @@ class CursorStream:
         read = unread = 0
         found = f"(({' OR '.join(self._cursor.loose(kind, mark.since))}) IS TRUE)"
         for part in self._cursor.loose(kind):
-            for rows in self._reader.cells(connection, Query(part, indexed=True), [*self._identity(mark), found]):
+            for rows in self.reader.cells(connection, Query(part, indexed=True), [*self._identity(mark), found]):
                 for _, (*identity, is_found) in rows:
                     if old.take(None, digest(*identity)):
                         read += 1
@@ -270,7 +270,7 @@ class CursorStream:
         return {"cursor": self._cursor.name, "cursor_kind": kind, "last_value": shown}
 
     def _refuse_unusable(self, connection: Connection) -> None:
-        place = self._reader.place.sql
+        place = self.reader.place.sql
         example = connection.value(f"SELECT {place} {self._from} WHERE {self._cursor.ref} IS NOT NULL LIMIT 1")
         if example is not None:
             raise SourceError(

@@ -56,7 +56,7 @@ class RowidStream:
 
     def __init__(self, database: Database, reader: Reader, destination: str, most: int | None) -> None:
         self._database = database
-        self._reader = reader
+        self.reader = reader
         self._table = reader.table
         self._destination = destination
         self._most = most
@@ -157,11 +157,11 @@ class RowidStream:
         """The rows of a small range. What the fast way left out is looked for if, and only if, rows are missing."""
         query = self._range(low, high)
         seen = 0
-        for batch in self._reader.fast(connection, query, size):
+        for batch in self.reader.fast(connection, query, size):
             seen += batch.rows.num_rows + (batch.misfits.num_rows if batch.misfits else 0)
             yield batch
         if (low is None or seen < high - low) and seen < self._count(connection, query):
-            yield from self._reader.rest(connection, query)
+            yield from self.reader.rest(connection, query)
 
     def incarnation(self, position: Position) -> str:
         """Hashes of the values of the row at `position`, by column: so a column that is added later changes nothing."""
@@ -257,7 +257,7 @@ class RowidStream:
             f"{self._rowid} IN (SELECT {self._rowid} {self._from} WHERE {self._rowid} < ? ORDER BY 1 DESC "
             f"LIMIT {_SEARCHED})"
         )
-        for rows in self._reader.cells(connection, Query(near, (position["rowid"],)), [ref(name) for name in names]):
+        for rows in self.reader.cells(connection, Query(near, (position["rowid"],)), [ref(name) for name in names]):
             for place, cells in rows:
                 if _hashes(names, cells) == {name: known[name] for name in names}:
                     return place
@@ -293,7 +293,7 @@ class RowidStream:
 
     def _row(self, connection: Connection, rowid: int, names: list[str]) -> tuple[Cell, ...] | None:
         query = Query(f"{self._rowid} = ?", (rowid,))
-        for rows in self._reader.cells(connection, query, [ref(name) for name in names]):
+        for rows in self.reader.cells(connection, query, [ref(name) for name in names]):
             return tuple(rows[0][1])
         return None
 

@@ -24,13 +24,22 @@ OPERATORS: dict[type[exp.Expr], str] = {
     exp.NullSafeEQ: "IS NOT DISTINCT FROM",
     exp.NullSafeNEQ: "IS DISTINCT FROM",
 }
+_PREDICATES = (exp.Is, exp.Not, exp.In, exp.Between, exp.Like, exp.ILike, exp.Escape, exp.RegexpLike, exp.Connector)
 _EQUALITIES = ("=", "<>", "IS NOT DISTINCT FROM", "IS DISTINCT FROM")
+
+
+def clear(node: exp.Expr, *operands: exp.Expr) -> None:
+    """Refuse a predicate beside a comparison without parentheses: the engines' grammars read that differently."""
+    for operand in operands:
+        if isinstance(operand, _PREDICATES):
+            raise refused(f"{render(operand)!r} in {render(node)!r} is not clear", "put it in parentheses")
 
 
 class Comparisons(Core):
     """The comparisons of a translator."""
 
     def _comparison(self, node: exp.Expr) -> Typed:
+        clear(node, node.this, node.expression)
         left, right = self.visit(node.this), self.visit(node.expression)
         return self.compare(OPERATORS[type(node)], left, right)
 
@@ -68,6 +77,7 @@ class Comparisons(Core):
         return self.cast(explicit, inner, value.named(inner), target, safe=True).named(explicit)
 
     def _between(self, node: exp.Between) -> Typed:
+        clear(node, node.this, node.args["low"], node.args["high"])
         value, low, high = self.visit(node.this), self.visit(node.args["low"]), self.visit(node.args["high"])
         at_least = self.compare(">=", value, low)
         at_most = self.compare("<=", value if node.this is value.node else self.visit(node.this), high)
@@ -76,6 +86,7 @@ class Comparisons(Core):
     def _in(self, node: exp.In) -> Typed:
         if isinstance(node.this, exp.Tuple):
             raise refused("IN of several columns is not portable", "join, or compare them one by one")
+        clear(node, node.this)
         value = self.visit(node.this)
         if node.args.get("query") is not None:
             return self._in_query(node, value)

@@ -17,7 +17,7 @@ from sqlglot import exp
 from lakehouse_assets.errors import LakehouseError
 from lakehouse_assets.sql import arithmetic, coerce, functions, typed
 from lakehouse_assets.sql.calls import Calls
-from lakehouse_assets.sql.comparisons import OPERATORS, Comparisons
+from lakehouse_assets.sql.comparisons import OPERATORS, Comparisons, clear
 from lakehouse_assets.sql.parse import Transform, parse_expression, render
 from lakehouse_assets.sql.scope import fields
 from lakehouse_assets.sql.typed import BOOL, DATE, DOUBLE, NULL, STRING, Typed, refused
@@ -105,8 +105,7 @@ class Translator(Comparisons, Calls):
         return Typed(f"(NOT {self.condition(node.this, 'the operand of NOT').sql})", BOOL)
 
     def _is(self, node: exp.Is) -> Typed:
-        if isinstance(node.this, exp.Is | exp.Not | exp.Binary):
-            raise refused(f"{render(node)!r}: what stands before IS is not clear", "put it in parentheses")
+        clear(node, node.this)
         value, what = self.visit(node.this), node.expression
         if isinstance(what, exp.Null):
             return Typed(f"({value.sql} IS NULL)", BOOL)

@@ -5,7 +5,7 @@ What belongs here: value objects and the small lookups that every kind needs. Wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -238,8 +238,23 @@ def ensure(work: Work, entity: Entity, table: TableName, schema: pa.Schema, *, c
         return work.engine.create(uri, spec)
     check_ours(handle, table)
     work.engine.refuse_writers(handle)
-    new = [f for f in schema if f.name not in handle.schema.names]
+    new = new_fields(handle.schema, schema)
     return work.engine.add_columns(handle, new) if new else handle
+
+
+def new_fields(have: Iterable[pa.Field], wanted: Iterable[pa.Field]) -> list[pa.Field]:
+    """The fields of `wanted` that `have` lacks, and its structs that would gain fields, as they would be then."""
+    known = {f.name: f for f in have}
+    found = []
+    for field in wanted:
+        if field.name not in known:
+            found.append(field)
+        elif pa.types.is_struct(field.type) and pa.types.is_struct(old := known[field.name].type):
+            more = {f.name: f for f in new_fields(old, field.type)}
+            if more:
+                merged = [more.pop(f.name, f) for f in old]
+                found.append(field.with_type(pa.struct([*merged, *more.values()])))
+    return found
 
 
 def check_ours(handle: Handle, table: TableName) -> None:

@@ -14,6 +14,7 @@ from lakehouse_assets.entities.model import Entity, TableName
 from lakehouse_assets.errors import IncarnationChanged
 from lakehouse_assets.lake.delta import Commit
 from lakehouse_assets.lake.plans import Plan
+from lakehouse_assets.lake.schemas import same_type
 from lakehouse_assets.sources.base import Notice
 from lakehouse_assets.sql.types import spark_type
 from lakehouse_assets.tables import quarantine
@@ -48,7 +49,7 @@ def draft(work: Work, feed: Feed) -> Draft | Idle:
     kind = work.engine.changes(source, start).kind
     if kind == "none":
         return Idle()
-    notices = ()
+    notices: tuple[Notice, ...] = ()
     if feed.last.recipe_hash != Plan.hash_of(recipe):
         notices = (Notice("recipe_changed", f"{feed.entity.table}: earlier rows were made by another recipe"),)
     if kind == "append":
@@ -103,7 +104,8 @@ def keep(
         if box is not None:
             broken = judged.broken(held, quarantine.BATCH_COLUMNS, quarantine.params(plan))
             if misfits and unfit:
-                columns = pa.schema([f for f in box.schema if f.name in engine.schema(broken).names])
+                columns = engine.schema(broken) if plan.rebuild else box.schema
+                broken = broken if plan.rebuild else padded(engine, broken, columns)
                 broken = together(engine, broken, engine.from_arrow(misfits.reader(columns, plan)))
             commits[entity.table.quarantine] = put(work, box, plan, broken, entity)
         commits[entity.table] = put(work, target, plan, judged.valid(held), entity)
@@ -155,10 +157,20 @@ def keeps_change_feed(work: Work, entity: Entity) -> bool:
 
 
 def padded(engine: Engine, rows: Relation, columns: pa.Schema) -> Relation:
-    """`rows` with a NULL for every column that only the table has (columns that left the source)."""
-    have = engine.schema(rows).names
-    if all(f.name in have for f in columns):
+    """`rows` with a NULL for every column and struct field that only the table has (they left the source)."""
+    have = {f.name: f for f in engine.schema(rows)}
+    if all(f.name in have and same_type(have[f.name].type, f.type) for f in columns):
         return rows
-    items = [f"`{f.name}`" if f.name in have else f"CAST(NULL AS {spark_type(f.type)}) AS `{f.name}`" for f in columns]
+    items = [f"{_padded(f'`{f.name}`', have.get(f.name), f)} AS `{f.name}`" for f in columns]
     items += [f"`{name}`" for name in have if name not in columns.names]
     return engine.query(f"SELECT {', '.join(items)} FROM rows", {"rows": rows})
+
+
+def _padded(sql: str, have: pa.Field | None, wanted: pa.Field) -> str:
+    if have is None:
+        return f"CAST(NULL AS {spark_type(wanted.type)})"
+    if not pa.types.is_struct(wanted.type) or not pa.types.is_struct(have.type) or same_type(have.type, wanted.type):
+        return sql
+    inner = {f.name: f for f in have.type}
+    fields = ", ".join(f"'{f.name}', {_padded(f'{sql}.`{f.name}`', inner.get(f.name), f)}" for f in wanted.type)
+    return f"CASE WHEN {sql} IS NOT NULL THEN named_struct({fields}) END"

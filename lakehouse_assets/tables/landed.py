@@ -45,16 +45,17 @@ def _and_then(past: Past, end: Position) -> Past:
 
 
 def replayable(work: Work, feed: Feed, plan: Plan) -> bool:
-    """Whether an interrupted plan can still be made: a source that is read whole may have changed since."""
+    """Whether the source still holds what an interrupted plan reads: files may have been rewritten since."""
     with work.open_source(feed.entity) as source:
-        return source.incremental or source.latest(Past()) == plan.end
+        return source.holds(dict(plan.end))
 
 
 def write(work: Work, feed: Feed, plan: Plan) -> Outcome:
     """Make the batch: quarantine first, target last."""
     with work.open_source(feed.entity) as source, quarantine.Spool() as misfits:
-        columns = pa.schema([*source.schema(), *ROW_FIELDS, INGESTED_AT])
-        rows = _rows(work, feed, plan, columns, misfits, source.read(dict(plan.start), dict(plan.end)))
+        start, end = dict(plan.start), dict(plan.end)
+        columns = pa.schema([*source.columns(start, end), *ROW_FIELDS, INGESTED_AT])
+        rows = _rows(work, feed, plan, columns, misfits, source.read(start, end))
         if plan.mode == "append" and Recipe.recorded(plan.recipe).passes_all:
             return _stream(work, feed, plan, columns, rows, misfits)
         relation = work.engine.from_arrow(pa.RecordBatchReader.from_batches(columns, rows))

@@ -56,7 +56,9 @@ def refresh(work: Work, table: TableName, *, rebuild: bool = False) -> Iterator[
     for entity in _replacing_first(work, feeds):
         while (outcome := _retrying(_step, work, entity)) is not None:
             yield outcome
-            if not outcome.more:  # what came since belongs to the next run: a source that never rests would hold this one
+            if (
+                not outcome.more
+            ):  # what came since belongs to the next run: a source that never rests would hold this one
                 break
 
 
@@ -130,6 +132,8 @@ def _step(work: Work, entity: Entity) -> Outcome | None:
         return replace(outcome, notices=(replayed, *outcome.notices), more=True)
     if opened.pending is None:
         _check_foreign(work, entity, feed.target, feed.last)
+    else:
+        _check_unkept(work, entity, opened.pending)
     draft = kind.draft(work, feed)
     if isinstance(draft, Idle):
         work.notify(entity, draft.notices)
@@ -145,8 +149,19 @@ def _step(work: Work, entity: Entity) -> Outcome | None:
 
 
 def _replayable(work: Work, feed: Feed, plan: Plan) -> bool:
-    """Whether an interrupted plan can still be made; only a source that is read whole can have moved on."""
+    """Whether an interrupted plan can still be made; only what stands outside the lake can have changed."""
     return feed.entity.kind != "landed" or landed.replayable(work, feed, plan)
+
+
+def _check_unkept(work: Work, entity: Entity, plan: Plan) -> None:
+    """Raise `SourceError` if a part of an interrupted plan that can no longer be read was kept already."""
+    box = work.engine.find(work.uri(entity.table.quarantine))
+    if plan.mode == "append" and box is not None and box.number(plan.feed.app_id) >= plan.number:
+        raise SourceError(
+            f"{entity.table}: batch {plan.number} was interrupted after its quarantine was written, and what it read "
+            "was rewritten since",
+            fix=f"rebuild the table: lakehouse run --full-refresh {entity.table}",
+        )
 
 
 def _plan_rebuild(work: Work, feeds: Sequence[Entity]) -> None:
@@ -240,10 +255,11 @@ def _planned(work: Work, feed: Feed, draft: Draft, ledger: Ledger) -> Plan:
     """The plan that a draft becomes, under the next number."""
     planned = ledger.last(feed.name)
     carried = feed.target.number(feed.name.app_id) if feed.target else 0
+    superseded = planned is not None and planned.mode == "append" == draft.mode and planned.number == carried + 1
     now = work.clock()
     return Plan(
         feed.name,
-        max(planned.number if planned else 0, carried) + 1,
+        carried + 1 if superseded else max(planned.number if planned else 0, carried) + 1,
         draft.mode,
         draft.start,
         draft.end,

@@ -138,8 +138,9 @@ class Judged:
         cases = ", ".join(
             f"CASE WHEN {flag} THEN '{name}' END" for flag, name in zip(self._flags(), names, strict=True)
         )
+        reasons = f"filter(array({cases}), reason -> reason IS NOT NULL)" if cases else "array('')"
         columns = [_quoted(name) for name in self.schema.names]
-        columns += [f"filter(array({cases}), reason -> reason IS NOT NULL) AS _reasons", UPSTREAM]
+        columns += [f"{reasons} AS _reasons", UPSTREAM]
         columns += [f"{sql} AS {name}" for name, sql in extra.items()]
         sql = f"SELECT {', '.join(columns)} FROM judged WHERE {self._quarantined()}"
         return self._engine.query(sql, {"judged": held}, params)

@@ -129,6 +129,23 @@ def test_landing_observes_its_source(house: House) -> None:
     assert found["source/table"] == "readings"
 
 
+def test_a_source_that_cannot_be_observed_does_not_undo_what_was_landed(house: House) -> None:
+    """The rows are committed when the source is looked at again: a source that is gone by then is a line in the log."""
+    house.add(("a", 1.0))
+
+    def take_away(event: dg.EventLogEntry, _cursor: str) -> None:
+        if "batch 1" in event.user_message and house.database.exists():
+            house.database.unlink()
+
+    run_id = str(uuid.uuid4())
+    house.instance.watch_event_logs(run_id, None, take_away)
+    result = house.run("bronze.readings", run_id=run_id)
+    assert not house.database.exists()
+    assert result.success
+    assert facts(result, "bronze.readings")["dagster/row_count"] == 1
+    assert house.instance.fetch_observations(dg.AssetKey(["sources", "readings"]), limit=1).records == []
+
+
 def test_a_terminal_error_is_told_in_full_and_not_tried_again(house: House) -> None:
     """The failure names the problem and the next step, and no retry is wasted on it."""
     house.database.unlink()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,23 +11,13 @@ from lakehouse_assets_tests.cli.lab import Machine
 
 
 @pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No setting of this machine reaches a test."""
-    names = {name for variables in ENVIRONMENT.values() for name in variables} | {key.upper() for key in PROCESSING}
-    for name in list(os.environ):
-        if name in names or name.startswith(("LAKEHOUSE_", "AWS_")):
-            monkeypatch.delenv(name)
+def _no_uploader_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No setting of an uploader on this machine reaches a test."""
+    for name in [*(name for names in ENVIRONMENT.values() for name in names), *map(str.upper, PROCESSING)]:
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     """A machine with nothing on it."""
     return Machine(tmp_path)
-
-
-@pytest.fixture
-def open_machine() -> Iterator[Machine]:
-    """A machine that every user can reach: pytest closes the directories above `tmp_path` whenever it starts."""
-    with tempfile.TemporaryDirectory(prefix="lakehouse-test-") as directory:
-        Path(directory).chmod(0o755)
-        yield Machine(Path(directory))

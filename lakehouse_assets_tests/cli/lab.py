@@ -21,22 +21,10 @@ from click.testing import CliRunner, Result
 from lakehouse_assets.cli.main import main
 from lakehouse_assets.engines.embedded import EmbeddedEngine
 from lakehouse_assets.lake.storage import Storage
+from lakehouse_assets_tests.conftest import Elsewhere
 
-NOBODY = 65534
+COMMAND = (sys.executable, "-m", "lakehouse_assets.cli.main")
 READINGS = "CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, timestamp TEXT, v REAL)"
-_AS_NOBODY = f"""
-import json, os, sys
-from lakehouse_assets.cli.main import main
-warm, arguments = json.loads(sys.argv[1])
-main(warm, standalone_mode=False)
-sys.stdout.flush()
-if os.geteuid() == 0:
-    os.setgroups([])
-    os.setgid({NOBODY})
-    os.setuid({NOBODY})
-print("--- as nobody ---", file=sys.stderr)
-main(arguments)
-"""
 CATALOG = """
     delta_live_store:
       - entity_id: b
@@ -113,41 +101,33 @@ class Machine:
 
     def start(self, *arguments: object, **environ: str) -> subprocess.Popen[str]:
         """The command as a process of its own."""
-        return self._popen(["-m", "lakehouse_assets.cli.main", *map(str, arguments)], environ)
-
-    def process(self, *arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
-        """The command as a process of its own, to its end."""
-        return self._ended(self.start(*arguments, **environ))
-
-    def as_nobody(self, *arguments: object, warm: Sequence[object]) -> subprocess.CompletedProcess[str]:
-        """The command as an unprivileged user, to its end.
-
-        Args:
-            warm: the same command with arguments that work. It is run first, before the process becomes that user, who
-                may not be allowed to read the interpreter's files: so all of them are loaded by then.
-        """
-        told = [[str(argument) for argument in words] for words in (warm, arguments)]
-        return self._ended(self._popen(["-c", _AS_NOBODY, json.dumps(told)], {}))
-
-    def _popen(self, words: Sequence[str], environ: Mapping[str, str]) -> subprocess.Popen[str]:
-        env = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "LAKEHOUSE_"))}
         return subprocess.Popen(
-            [sys.executable, *words],
-            env=env | self.environ | environ,
+            [*COMMAND, *map(str, arguments)],
+            env=self.variables(**environ),
             cwd=self.directory,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def _ended(self, child: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
-        try:
-            out, err = child.communicate(timeout=120)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.communicate()
-            raise
-        return subprocess.CompletedProcess(child.args, child.returncode, out, err)
+    def process(self, *arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
+        """The command as a process of its own, to its end."""
+        return subprocess.run(
+            [*COMMAND, *map(str, arguments)],
+            env=self.variables(**environ),
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    def in_(self, place: Elsewhere, *arguments: object) -> subprocess.CompletedProcess[str]:
+        """The command in another place, to its end."""
+        return place.run(*COMMAND, *map(str, arguments), env=self.variables())
+
+    def variables(self, **environ: str) -> dict[str, str]:
+        """The environment of a process on this machine."""
+        return dict(os.environ) | self.environ | environ
 
     def rows(self, table: str, *columns: str, storage: Storage | None = None) -> list[tuple]:
         """The rows of a table of the lake, sorted; without what differs from run to run."""

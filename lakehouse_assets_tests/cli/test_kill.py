@@ -19,6 +19,7 @@ import pytest
 
 from lakehouse_assets.lake.storage import Storage
 from lakehouse_assets_tests.cli.lab import Machine, readings, rows_of, write
+from lakehouse_assets_tests.conftest import Bucket
 
 WRITER = """
 import sqlite3, sys, time
@@ -41,35 +42,8 @@ RUN = ("bronze.readings", "bronze.readings_quarantine", "silver.readings", "silv
 def chance() -> random.Random:
     """The moments of the kills."""
     seed = int(os.environ.get("LAKEHOUSE_TEST_SEED") or random.randrange(1 << 30))
-    print("LAKEHOUSE_TEST_SEED =", seed)  # noqa: T201 - shown when the test fails
+    print("LAKEHOUSE_TEST_SEED =", seed)
     return random.Random(seed)
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[dict[str, str]]:
-    """The environment of an S3 store with the bucket `lake`."""
-    boto3 = pytest.importorskip("boto3")
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    environ = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-    }
-    boto3.client(
-        "s3",
-        endpoint_url=environ["AWS_ENDPOINT_URL"],
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-        region_name="us-east-1",
-    ).create_bucket(Bucket="lake")
-    yield environ
-    server.stop()
 
 
 @contextmanager
@@ -122,17 +96,15 @@ def assert_uploaded_once(machine: Machine, table: str, storage: Storage | None =
 def test_a_killed_upload_loses_and_doubles_nothing(machine: Machine, chance: random.Random) -> None:
     """§7.1, U6, U7: kills at random moments while rows arrive, on a local disk."""
     table = f"{machine.root}/bronze/readings"
-    kill_uploads(machine, 3, chance, 400, table)
+    kill_uploads(machine, 2, chance, 300, table)
     assert_uploaded_once(machine, table)
 
 
-def test_a_killed_upload_to_s3_loses_and_doubles_nothing(
-    tmp_path: Path, chance: random.Random, bucket: dict[str, str]
-) -> None:
+def test_a_killed_upload_to_s3_loses_and_doubles_nothing(tmp_path: Path, chance: random.Random, s3: Bucket) -> None:
     """§7.1: the same on an object store."""
-    machine = Machine(tmp_path, bucket, root="s3://lake/upload")
-    kill_uploads(machine, 2, chance, 200, "s3://lake/upload/readings")
-    assert_uploaded_once(machine, "s3://lake/upload/readings", Storage(bucket))
+    machine = Machine(tmp_path, s3.options)
+    kill_uploads(machine, 2, chance, 200, f"{s3.root}/edge/readings")
+    assert_uploaded_once(machine, f"{s3.root}/edge/readings", s3.storage)
 
 
 def kill_runs(machine: Machine, kills: int, chance: random.Random, rows: int, storage: Storage | None = None) -> None:
@@ -156,33 +128,37 @@ def kill_runs(machine: Machine, kills: int, chance: random.Random, rows: int, st
 
 def test_a_killed_run_ends_in_the_tables_of_a_clean_one(machine: Machine, chance: random.Random) -> None:
     """§7.1: runs over bronze, silver, quarantine and gold are killed while rows arrive, on a local disk."""
-    kill_runs(machine, 3, chance, 400)
+    kill_runs(machine, 2, chance, 300)
 
 
 def test_a_killed_run_on_s3_ends_in_the_tables_of_a_clean_one(
-    tmp_path: Path, chance: random.Random, bucket: dict[str, str]
+    tmp_path: Path, chance: random.Random, s3: Bucket
 ) -> None:
     """§7.1: the same on an object store."""
-    machine = Machine(tmp_path, bucket, root="s3://lake/run")
-    kill_runs(machine, 2, chance, 200, Storage(bucket))
+    machine = Machine(tmp_path, s3.options, root=f"{s3.root}/lake")
+    kill_runs(machine, 2, chance, 200, s3.storage)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", ["local", "s3"])
-def test_many_kills_of_both(tmp_path: Path, chance: random.Random, bucket: dict[str, str], place: str) -> None:
-    """§7.1: many kills of uploads and of runs."""
-    environ, storage = (bucket, Storage(bucket)) if place == "s3" else ({}, None)
-    kills, rows = (6, 600) if place == "s3" else (12, 3000)
+def test_many_kills(tmp_path: Path, chance: random.Random) -> None:
+    """§7.1: many kills of uploads and of runs, on a local disk."""
     for name in ("upload", "run"):
-        directory = tmp_path / name
-        directory.mkdir()
-        root = f"s3://lake/many/{name}" if place == "s3" else str(directory / "lake")
-        machine = Machine(directory, environ, root=root)
-        if name == "upload":
-            kill_uploads(machine, kills, chance, rows, f"{root}/bronze/readings")
-            assert_uploaded_once(machine, f"{root}/bronze/readings", storage)
-        else:
-            kill_runs(machine, kills, chance, rows, storage)
+        (tmp_path / name).mkdir()
+    machine = Machine(tmp_path / "upload")
+    kill_uploads(machine, 12, chance, 3000, f"{machine.root}/bronze/readings")
+    assert_uploaded_once(machine, f"{machine.root}/bronze/readings")
+    kill_runs(Machine(tmp_path / "run"), 12, chance, 3000)
+
+
+@pytest.mark.slow
+def test_many_kills_on_s3(tmp_path: Path, chance: random.Random, s3: Bucket) -> None:
+    """§7.1: many kills of uploads and of runs, on an object store."""
+    for name in ("upload", "run"):
+        (tmp_path / name).mkdir()
+    machine = Machine(tmp_path / "upload", s3.options)
+    kill_uploads(machine, 6, chance, 600, f"{s3.root}/edge/readings")
+    assert_uploaded_once(machine, f"{s3.root}/edge/readings", s3.storage)
+    kill_runs(Machine(tmp_path / "run", s3.options, root=f"{s3.root}/lake"), 6, chance, 600, s3.storage)
 
 
 def test_two_nodes_with_equal_paths_feed_one_table_at_the_same_time(tmp_path: Path) -> None:

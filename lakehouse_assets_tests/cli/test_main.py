@@ -6,10 +6,9 @@ import resource
 import subprocess
 import sys
 
-import click
 import pytest
 
-from lakehouse_assets.cli.main import COMMANDS, Commands, code_of, main
+from lakehouse_assets.cli.main import COMMANDS, code_of, main
 from lakehouse_assets.errors import CatalogError, LakeError, SecretError, SettingsError, SqlError, StoreFailed
 from lakehouse_assets_tests.cli.lab import Machine, readings, write
 
@@ -33,8 +32,7 @@ def test_help_is_fast_and_imports_no_heavy_library() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_where_the_list_says(name: str) -> None:
     """The list of commands names commands that exist, and each explains itself."""
-    command = Commands().get_command(click.Context(main), name)
-    assert command is not None
+    command = main.commands[name]
     assert command.name == name
     assert command.help
 

@@ -28,7 +28,7 @@ from lakehouse_assets.cli.output import plain, print_rows, shown
         (Decimal("-0.10"), "-0.10"),
         (date(2025, 5, 1), "2025-05-01"),
         (datetime(2025, 5, 1, 23, 59, 59, 5, tzinfo=UTC), "2025-05-01T23:59:59.000005Z"),
-        (datetime(2025, 5, 1, 23, 59, 59), "2025-05-01T23:59:59"),  # noqa: DTZ001 - a time without zone is meant
+        (datetime(2025, 5, 1, 23, 59, 59), "2025-05-01T23:59:59"),
         (b"\x00\xff", "AP8="),
         ({"a": [Decimal("1.5"), None]}, {"a": ["1.5", None]}),
         ([("k", b"v")], [["k", "dg=="]]),

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lakehouse_assets_tests.cli.lab import Machine, eventually, execute, readings, write
+from lakehouse_assets_tests.cli.lab import COMMAND, Machine, eventually, execute, readings, write
+from lakehouse_assets_tests.conftest import Elsewhere
 
 LATER = """
     delta_live_store:
@@ -38,13 +43,9 @@ VIEW = """
 @pytest.fixture
 def lab(machine: Machine) -> Machine:
     """A database with 200 readings, and the catalog."""
-    _fill(machine)
-    return machine
-
-
-def _fill(machine: Machine) -> None:
     write(machine.database, readings(200))
     machine.declare()
+    return machine
 
 
 def reports(machine: Machine, *arguments: str, code: int = 0) -> dict[str, dict[str, Any]]:
@@ -187,7 +188,7 @@ def test_full_refresh_names_and_rebuilds_all_that_is_made_from_the_table(lab: Ma
     assert lab.lakehouse("run", "*").exit_code == 0
     done = lab.lakehouse("run", "--full-refresh", "bronze.readings", "--format", "json")
     assert done.exit_code == 0, done.stderr
-    assert "started over: bronze.readings, silver.readings, gold.thirds" in done.stderr
+    assert "to be started over: bronze.readings, silver.readings, gold.thirds" in done.stderr
     assert [row["state"] for row in json.loads(done.stdout)] == ["written"] * 3
     assert "interrupted" not in done.stderr
     assert [v for (v,) in lab.rows("silver.readings_quarantine", "v")].count(1000.0) == 10
@@ -281,30 +282,53 @@ def test_rows_go_to_stdout_and_words_to_stderr(lab: Machine) -> None:
     assert "\x1b" not in done.stdout + done.stderr
 
 
-def test_a_root_without_permission_is_named(open_machine: Machine) -> None:
+def test_a_terminal_shows_progress_and_lines_that_stay(lab: Machine) -> None:
+    """Where stderr is a terminal there are bars; stdout stays free of them."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*COMMAND, "run", "*"], env=lab.variables(TERM="xterm"), stdout=subprocess.PIPE, stderr=theirs, text=True
+    ) as child:
+        os.close(theirs)
+        told = b""
+        with contextlib.suppress(OSError):  # how Linux says that the other side has closed
+            while part := os.read(ours, 4096):
+                told += part
+        os.close(ours)
+        assert child.stdout is not None
+        assert child.stdout.read().split()[:2] == ["table", "state"]
+    assert child.returncode == 0
+    assert b"\x1b[" in told
+    assert b"bronze.readings: 200 rows in, version 1" in told
+
+
+def test_a_root_without_permission_is_named(lab: Machine, as_nobody: Elsewhere) -> None:
     """An unprivileged user who may not write the root is told so, and what to do; exit code 1."""
-    _fill(open_machine)
-    closed = open_machine.directory / "closed"
-    closed.mkdir(mode=0o555)
-    done = open_machine.as_nobody("run", "*", "--root", closed, warm=("run", "*"))
+    Path(lab.root).mkdir(mode=0o555)
+    done = lab.in_(as_nobody, "run", "*")
     assert done.returncode == 1
-    assert f"the lake's root '{closed}' is not writable for user" in done.stderr
+    assert f"the lake's root '{lab.root}' is not writable for user" in done.stderr
     assert "chmod" in done.stderr
     assert "Traceback" not in done.stderr
-    assert list(closed.iterdir()) == []
+    assert lab.files() == {}
 
 
-def test_a_database_without_permission_is_named(open_machine: Machine) -> None:
+def test_a_database_without_permission_is_named(lab: Machine, as_nobody: Elsewhere) -> None:
     """An unprivileged user who may not read the database is told so; no table is made."""
-    _fill(open_machine)
-    opened = open_machine.directory / "opened"
-    opened.mkdir()
-    opened.chmod(0o777)
-    open_machine.database.chmod(0o600)
-    done = open_machine.as_nobody("run", "*", "--root", opened, warm=("run", "*"))
+    lab.database.chmod(0o000)
+    done = lab.in_(as_nobody, "run", "*")
     assert done.returncode == 1
-    assert f"{open_machine.database} cannot be opened by user" in done.stderr
-    assert list(opened.iterdir()) == []
+    assert f"{lab.database} cannot be opened by user" in done.stderr
+    assert lab.files() == {}
+
+
+def test_a_full_disk_is_named_and_harms_nothing(lab: Machine, on_tiny_disk: Elsewhere) -> None:
+    """A lake on a disk of one megabyte: the table fails with the remedy, what reads it is skipped; exit code 1."""
+    write(lab.database, [(str(n) * 10, n / 7) for n in range(100_000)])
+    done = lab.in_(on_tiny_disk, "run", "*", "--root", lab.directory / "disk" / "lake")
+    assert done.returncode == 1
+    assert "is full; nothing was half-written" in done.stderr
+    assert "next: free space, run again" in done.stderr
+    assert "failed: bronze.readings; skipped: silver.readings, gold.thirds" in done.stderr
 
 
 def test_a_root_that_cannot_be_made_is_named(lab: Machine) -> None:

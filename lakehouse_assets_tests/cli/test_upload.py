@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lakehouse_assets_tests.cli.lab import Machine, execute, readings, rows_of, write
+from lakehouse_assets_tests.conftest import Elsewhere
 
 READS_UPLOADED = """
     delta_live_store:
@@ -36,13 +37,9 @@ READS_UPLOADED = """
 @pytest.fixture
 def lab(machine: Machine) -> Machine:
     """A database with 100 readings, and a configuration that uploads to bronze of a lake."""
-    _fill(machine)
-    return machine
-
-
-def _fill(machine: Machine) -> None:
     write(machine.database, readings(100))
     machine.configure(sqlite=str(machine.database), table_path=f"{machine.root}/bronze/readings", interval=0.2)
+    return machine
 
 
 def config(machine: Machine) -> str:
@@ -206,21 +203,26 @@ def test_a_configuration_with_faults_is_wrong_use(lab: Machine) -> None:
 
 
 @pytest.mark.parametrize("what", ["database", "lake"])
-def test_missing_permission_is_named(open_machine: Machine, what: str) -> None:
+def test_missing_permission_is_named(lab: Machine, as_nobody: Elsewhere, what: str) -> None:
     """An unprivileged user who may not read the database, or not write the lake: exit code 1, and what to do."""
-    lab = open_machine
-    _fill(lab)
-    opened = lab.directory / "opened"
-    opened.mkdir()
-    opened.chmod(0o777 if what == "database" else 0o555)
-    lab.database.chmod(0o600 if what == "database" else 0o644)
-    warm = ("upload", "--config", config(lab), "--once")
-    done = lab.as_nobody(*warm, "--table-path", opened / "t" / "t", warm=warm)
+    Path(lab.root).mkdir(mode=0o755 if what == "database" else 0o555)
+    lab.database.chmod(0o000 if what == "database" else 0o644)
+    done = lab.in_(as_nobody, "upload", "--config", config(lab), "--once")
     assert done.returncode == 1
-    told = done.stderr.split("--- as nobody ---")[1]
-    assert ("cannot be opened by user" if what == "database" else "the lake's root") in told
-    assert "next: " in told
-    assert [path for path in opened.rglob("*") if path.is_file()] == []
+    assert ("cannot be opened by user" if what == "database" else f"{lab.root}/bronze") in done.stderr
+    assert "next: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert lab.files() == {}
+
+
+def test_a_full_disk_is_tried_again_and_named(lab: Machine, on_tiny_disk: Elsewhere) -> None:
+    """Space may come back: with --once it is tried some times, each said; then exit code 1."""
+    write(lab.database, [(str(n) * 10, n / 7) for n in range(100_000)])
+    path = lab.directory / "disk" / "lake" / "readings"
+    done = lab.in_(on_tiny_disk, "upload", "--config", config(lab), "--once", "--table-path", path)
+    assert done.returncode == 1
+    assert "FAILED (transient; attempt 1" in done.stderr
+    assert "is full; nothing was half-written" in done.stderr
 
 
 class Loop:

@@ -1,4 +1,4 @@
-"""What the engine contract works with: tables at fresh places, rows in and out, through the contract of an engine only."""
+"""What the engine contract works with: tables at fresh places, rows in and out, by the contract of an engine only."""
 
 from __future__ import annotations
 
@@ -101,11 +101,16 @@ class Bench:
         return f"{self._root}/t{next(self._count)}"
 
     def table(
-        self, schema: pa.Schema = KV, *rows: tuple, partition_by: Sequence[str] = (), feed: bool = False
+        self,
+        schema: pa.Schema = KV,
+        *rows: tuple,
+        partition_by: Sequence[str] = (),
+        feed: bool = False,
+        properties: Mapping[str, str] | None = None,
     ) -> Table:
         """A new table with rows; `feed`: with a change data feed."""
         uri = self.place()
-        properties = {"delta.enableChangeDataFeed": "true"} if feed else {}
+        properties = {"delta.enableChangeDataFeed": str(feed).lower(), **(properties or {})}
         self.engine.create(uri, TableSpec(schema, tuple(partition_by), properties))
         table = Table(self.engine, uri)
         if rows:

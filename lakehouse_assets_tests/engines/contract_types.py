@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import math
 import struct
 from decimal import Decimal
@@ -11,13 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from lakehouse_assets.errors import TypeRefused
+from lakehouse_assets.errors import LakehouseError, TypeRefused
 from lakehouse_assets.lake.values import TableSpec
 from lakehouse_assets_tests.engines.bench import Bench
 
 UTC = pa.timestamp("us", tz="UTC")
 NTZ = pa.timestamp("us")
-FIRST, LAST = datetime.datetime(1, 1, 1), datetime.datetime(9999, 12, 31, 23, 59, 59, 999_999)
+FIRST, LAST, BEFORE_1970 = map(
+    dt.datetime.fromisoformat, ("0001-01-01", "9999-12-31T23:59:59.999999", "1969-12-31T23:59:59.999999")
+)
 FLOATS = [0.0, -0.0, math.nan, math.inf, -math.inf, 5e-324, 1.7976931348623157e308, 0.1]
 TEXTS = ["", " ", "ü", "e\u0301", "\u2028", "a\0b", "\U0001f600", "'", '"', "\\", "line\nline", "NULL", "x" * 300]
 DEEP = pa.struct([("when", pa.list_(UTC)), ("by", pa.map_(pa.string(), pa.struct([("d", pa.decimal128(38, 10))])))])
@@ -30,20 +32,32 @@ TYPES: dict[str, tuple[pa.DataType, list[Any]]] = {
     "bigint": (pa.int64(), [-(2**63), 0, 2**63 - 1, 2**53 + 1]),
     "float": (pa.float32(), [0.0, -0.0, math.nan, math.inf, -math.inf, 1.401298464324817e-45, 0.5]),
     "double": (pa.float64(), FLOATS),
-    "decimal(38,10)": (pa.decimal128(38, 10), [Decimal("9" * 28 + "." + "9" * 10), -Decimal("9" * 28), Decimal("1E-10")]),
-    "decimal(38,0)": (pa.decimal128(38, 0), [Decimal("9" * 38), -Decimal("9" * 38), Decimal(0)]),
+    "decimal(38,10)": (
+        pa.decimal128(38, 10),
+        [Decimal("9" * 28 + "." + "9" * 10), Decimal("-" + "9" * 28), Decimal("1E-10")],
+    ),
+    "decimal(38,0)": (pa.decimal128(38, 0), [Decimal("9" * 38), Decimal("-" + "9" * 38), Decimal(0)]),
     "decimal(5,5)": (pa.decimal128(5, 5), [Decimal("0.99999"), Decimal("-0.00001")]),
     "decimal(9,2)": (pa.decimal128(9, 2), [Decimal("1234567.89"), Decimal("-0.01")]),
     "string": (pa.string(), TEXTS),
     "binary": (pa.binary(), [b"", b"\0", bytes(range(256)), b"x" * 300]),
-    "date": (pa.date32(), [datetime.date.min, datetime.date(1582, 10, 15), datetime.date(1970, 1, 1), datetime.date.max]),
-    "timestamp": (UTC, [moment.replace(tzinfo=datetime.UTC) for moment in (FIRST, datetime.datetime(1970, 1, 1), LAST)]),
-    "timestamp_ntz": (NTZ, [FIRST, datetime.datetime(1969, 12, 31, 23, 59, 59, 999_999), LAST]),
+    "date": (
+        pa.date32(),
+        [dt.date.min, dt.date(1582, 10, 15), dt.date(1970, 1, 1), dt.date.max],
+    ),
+    "timestamp": (
+        UTC,
+        [moment.replace(tzinfo=dt.UTC) for moment in (FIRST, BEFORE_1970, LAST)],
+    ),
+    "timestamp_ntz": (NTZ, [FIRST, BEFORE_1970, LAST]),
     "array": (pa.list_(pa.float64()), [[], [None], FLOATS]),
     "array of arrays": (pa.list_(pa.list_(pa.string())), [[], [[], None, [None, *TEXTS]]]),
     "map": (pa.map_(pa.string(), pa.int64()), [[], [("a", 1), ("b", None), ("", 2)]]),
     "map of decimals": (pa.map_(pa.int64(), pa.decimal128(38, 0)), [[(1, Decimal("9" * 38)), (2, None)]]),
-    "struct": (pa.struct([("x", pa.int8()), ("Y z".replace(" ", "_"), NTZ)]), [{"x": None, "Y_z": None}, {"x": 1, "Y_z": LAST}]),
+    "struct": (
+        pa.struct([("x", pa.int8()), ("Y z".replace(" ", "_"), NTZ)]),
+        [{"x": None, "Y_z": None}, {"x": 1, "Y_z": LAST}],
+    ),
     "deep": (DEEP, [{"when": None, "by": None}, {"when": [], "by": [("k", {"d": Decimal("1E-10")}), ("n", None)]}]),
 }
 REFUSED: dict[str, tuple[pa.DataType, str]] = {
@@ -77,8 +91,8 @@ def exactly(value: Any) -> Any:
         return {name: exactly(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [exactly(item) for item in value]
-    if isinstance(value, datetime.datetime) and value.tzinfo:
-        return value.astimezone(datetime.UTC).replace(tzinfo=None), "UTC"
+    if isinstance(value, dt.datetime) and value.tzinfo:
+        return value.astimezone(dt.UTC).replace(tzinfo=None), "UTC"
     return value
 
 
@@ -87,7 +101,7 @@ class TypeContract:
 
     @pytest.mark.parametrize("name", TYPES)
     def test_values_of_each_type_come_back_as_they_were(self, bench: Bench, name: str) -> None:
-        """Every Spark type, with its extremes and NULL, through append, query, replace, merge, compaction and changes."""
+        """Every Spark type, with extremes and NULL, through append, query, replace, merge, compaction and changes."""
         dtype, values = TYPES[name]
         rows = list(enumerate([*values, None]))
         expected = [(i, exactly(value)) for i, value in rows]
@@ -174,14 +188,14 @@ class TypeContract:
             rows = pa.table({"t": pa.array([0, 1_700_000_000], pa.timestamp(unit, tz=zone))})
             table = bench.table(pa.schema([("t", UTC)]))
             bench.engine.append(table.open(), bench.engine.from_arrow(rows), table.next())
-            expected = [(moment.astimezone(datetime.UTC),) for moment in rows.column("t").to_pylist()]
+            expected = [(moment.astimezone(dt.UTC),) for moment in rows.column("t").to_pylist()]
             assert [exactly(row) for row in table.rows()] == [exactly(row) for row in sorted(expected, key=repr)]
 
     def test_not_null_columns_hold_no_null(self, bench: Bench) -> None:
         """A NULL for a column that is NOT NULL stops the write."""
-        from lakehouse_assets.errors import LakehouseError
-
-        table = bench.table(pa.schema([pa.field("k", pa.int64(), nullable=False), pa.field("v", pa.string())]), (1, "a"))
+        table = bench.table(
+            pa.schema([pa.field("k", pa.int64(), nullable=False), pa.field("v", pa.string())]), (1, "a")
+        )
         nullable = pa.schema([("k", pa.int64()), ("v", pa.string())])
         for write in (bench.engine.append, bench.engine.replace):
             with pytest.raises(LakehouseError):

@@ -13,7 +13,10 @@ from lakehouse_assets.lake.values import Number, TableSpec
 from lakehouse_assets_tests.engines.bench import APP, KV, Bench, Table
 
 FOREIGN = {
-    "deletionVectors": ({"reader": ["deletionVectors"], "writer": ["deletionVectors"]}, {"delta.enableDeletionVectors": "true"}),
+    "deletionVectors": (
+        {"reader": ["deletionVectors"], "writer": ["deletionVectors"]},
+        {"delta.enableDeletionVectors": "true"},
+    ),
     "columnMapping": ({"reader": ["columnMapping"], "writer": ["columnMapping"]}, {"delta.columnMapping.mode": "name"}),
     "rowTracking": ({"reader": [], "writer": ["rowTracking", "domainMetadata"]}, {"delta.enableRowTracking": "true"}),
     "typeWidening": ({"reader": ["typeWidening"], "writer": ["typeWidening"]}, {"delta.enableTypeWidening": "true"}),
@@ -203,7 +206,9 @@ class UpkeepContract:
         place = bench.place()
         other = "spark" if bench.engine.name == "embedded" else "embedded"
         for writers in ("both", bench.engine.name):
-            bench.engine.refuse_writers(bench.engine.create(bench.place(), TableSpec(KV, (), {"lakehouse.writers": writers})))
+            bench.engine.refuse_writers(
+                bench.engine.create(bench.place(), TableSpec(KV, (), {"lakehouse.writers": writers}))
+            )
         handle = bench.engine.create(place, TableSpec(KV, (), {"lakehouse.writers": other}))
         with pytest.raises(FeatureRefused, match=f"--engine {other}"):
             bench.engine.refuse_writers(handle)

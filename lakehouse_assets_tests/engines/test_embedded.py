@@ -9,12 +9,18 @@ from lakehouse_assets.lake.storage import Storage
 from lakehouse_assets_tests.engines.contract import EngineContract
 
 
+@pytest.fixture(scope="module")
+def shared():
+    """One engine for all tests, closed at the end."""
+    engine = EmbeddedEngine(Storage())
+    yield engine
+    engine.close()
+
+
 class TestEmbedded(EngineContract):
     """The contract, run by DuckDB and delta-rs."""
 
     @pytest.fixture
-    def engine(self):
-        """An engine that is closed after the test."""
-        engine = EmbeddedEngine(Storage())
-        yield engine
-        engine.close()
+    def engine(self, shared):
+        """The engine."""
+        return shared

@@ -38,7 +38,7 @@ def discovered(source: object, kind: str = "csv", *, schema: str | None = None, 
 
 def naive(*parts: int) -> dt.datetime:
     """A time without a zone."""
-    return dt.datetime(*parts)  # type: ignore[arg-type]  # noqa: DTZ001
+    return dt.datetime(*parts)  # type: ignore[arg-type]
 
 
 def put(path: Path, data: bytes | str) -> Path:

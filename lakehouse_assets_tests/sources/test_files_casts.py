@@ -19,7 +19,7 @@ from lakehouse_assets.sources.files_values import Number, column, received
 from lakehouse_assets.sql.types import TIMESTAMP, TIMESTAMP_NTZ
 from lakehouse_assets_tests.sources.files_making import naive
 
-MISFIT = object()
+MISFIT = "misfit"
 NOON = naive(2024, 7, 1, 12)
 
 

@@ -57,6 +57,17 @@ except sqlite3.OperationalError as error:
     print(error)
 """
 
+BUSY = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30)
+connection.execute("PRAGMA synchronous = OFF")
+connection.execute("PRAGMA journal_mode = " + sys.argv[2])
+end = time.monotonic() + 0.5
+while time.monotonic() < end:
+    connection.execute("INSERT INTO readings (t, v) VALUES ('a', 1), ('b', 2), ('c', 3)")
+"""
+"""A process that commits as fast as it can, for half a second."""
+
 
 class DatabaseCase(Case):
     """A table that grows, with one of several ways to tell what is new."""
@@ -534,6 +545,19 @@ def test_a_file_that_was_replaced_meanwhile_is_noticed(path: Path) -> None:
         path.rename(path.with_name("old.db"))
         readings(path, 3)
         assert not database._meet(first, [second], before)
+
+
+@pytest.mark.parametrize("journal", ["WAL", "DELETE"])
+def test_nothing_is_lost_or_doubled_while_another_process_writes(path: Path, journal: str) -> None:
+    """Batches that are read while rows are committed all the time: every row once, in order."""
+    follower = Follower(write(path, READINGS), options={"timeout": "30"})
+    with subprocess.Popen([sys.executable, "-c", BUSY, str(path), journal]) as writer:
+        while writer.poll() is None:
+            follower.step()
+    follower.catch_up()
+    assert values(follower.rows, "id") == list(range(1, follower.positions[-1]["rows"] + 1))
+    assert len(follower.positions) > 1
+    assert follower.audit() == {}
 
 
 def test_the_source_holds_no_lock_between_calls(path: Path) -> None:

@@ -26,7 +26,9 @@ NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 class Lab:
     """A lake at `root` with the catalog in `yaml`; sqlite entities are fed from `streams` by destination."""
 
-    def __init__(self, root: Path | str, yaml: str, sql: Mapping[str, str] | None = None, storage: Storage | None = None):
+    def __init__(
+        self, root: Path | str, yaml: str, sql: Mapping[str, str] | None = None, storage: Storage | None = None
+    ):
         self.streams: dict[str, list] = {}
         self.storage = storage or Storage()
         self.engine = EmbeddedEngine(self.storage)

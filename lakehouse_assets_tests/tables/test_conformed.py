@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pyarrow as pa
 import pytest
 
 from lakehouse_assets.errors import ExpectationFailed, IncarnationChanged, LakeError
+from lakehouse_assets.sources.memory import MemorySource
 from lakehouse_assets_tests.tables.lab import Lab
 
 YAML = """
@@ -30,9 +34,9 @@ def lab(tmp_path, rules="{}", quarantined="false", select=SELECT):
     return Lab(tmp_path / "lake", YAML.format(select=select, rules=rules, quarantined=quarantined))
 
 
-def row(id, v="1", w=1.0):
+def row(number, v="1", w=1.0):
     """A bronze row."""
-    return {"id": id, "v": v, "w": w}
+    return {"id": number, "v": v, "w": w}
 
 
 def test_new_upstream_rows_are_selected_and_typed(tmp_path):
@@ -213,3 +217,32 @@ def test_a_new_upstream_column_is_added(tmp_path):
     it.feed("stream", [row(2)])
     it.run()
     assert it.rows("silver.t") == [(1, 1, 1.0, None), (2, 1, 1.0, 2.0)]
+
+
+def test_a_new_upstream_column_reaches_the_quarantine(tmp_path):
+    """The quarantine holds upstream rows as received, also those from before and after a column came or went."""
+    rules = "{expect_all: {w_positive: w > 0}}"
+    it = lab(tmp_path, rules, "true")
+    it.feed("stream", [row(1, w=-1.0)])
+    it.run()
+    wide = YAML.replace("w DOUBLE", "w DOUBLE, x STRING")
+    it.declare(wide.format(select=SELECT, rules=rules, quarantined="true"))
+    it.streams["stream"] = [b.append_column("x", pa.array(["old"] * b.num_rows)) for b in it.streams["stream"]]
+    it.work = replace(it.work, open_source=lambda e: _Same(e, it.streams["stream"]))
+    it.feed("stream", [row(2, w=-2.0) | {"x": "new"}])
+    it.run()
+    it.declare(YAML.format(select=SELECT, rules=rules, quarantined="true"))
+    it.streams["stream"] = [b.drop_columns("x") for b in it.streams["stream"]]
+    it.work = replace(it.work, open_source=lambda e: _Same(e, it.streams["stream"]))
+    it.feed("stream", [row(3, w=-3.0)])
+    it.run()
+    found = [(u["id"], u["x"]) for (u,) in it.rows("silver.t_quarantine", "_upstream")]
+    assert sorted(found) == [(1, None), (2, "new"), (3, None)]
+
+
+class _Same(MemorySource):
+    """A stream that stays the same although its rows got a column."""
+
+    def verify(self, position, recorded):
+        """Nothing to say."""
+        return []

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
+from lakehouse_assets.entities.model import TableName
 from lakehouse_assets.errors import IncarnationChanged, LakeError, SchemaDrift
+from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.sources.base import MISFIT_SCHEMA, Batch
 from lakehouse_assets.sources.memory import MemorySource
+from lakehouse_assets.tables.refresh import preview
 from lakehouse_assets_tests.tables.lab import NOW, Lab
 
 YAML = """
@@ -239,3 +242,41 @@ def test_a_table_of_somebody_else_is_refused(tmp_path):
     with pytest.raises(LakeError, match="was not made for bronze.t"):
         it.run()
     assert deltalake.DeltaTable(str(tmp_path / "lake/bronze/t")).version() == 0
+
+
+def test_a_changed_file_without_rules_is_replaced_with_its_quarantine(tmp_path):
+    """Whole-read formats without select or rules: the second version replaces rows and misfits alike."""
+    data = tmp_path / "c.csv"
+    data.write_text("id,v\n1,a\nx,b\n")
+    it = Lab(tmp_path / "lake", CSV.format(source=data))
+    it.run()
+    assert it.rows("bronze.c_quarantine", "_reasons") == [(["cast_failed:id"],)]
+    data.write_text("id,v\n3,c\n")
+    it.run()
+    assert it.rows("bronze.c", "id", "v") == [(3, "c")]
+    assert it.rows("bronze.c_quarantine") == []
+
+
+def test_a_file_rewritten_after_a_kill_is_planned_again(tmp_path):
+    """An interrupted plan over files that were rewritten since is made again over what is there now."""
+    drop = tmp_path / "drop"
+    drop.mkdir()
+    yaml = f"""
+delta_live_store:
+  - entity_id: c
+    source: {drop}
+    destination: bronze.c
+    source_schema: id BIGINT, v STRING
+    read_options: {{cloudFiles.format: csv, header: "true"}}
+"""
+    it = Lab(tmp_path / "lake", yaml)
+    (drop / "a.csv").write_text("id,v\n1,a\n")
+    it.run()
+    (drop / "b.csv").write_text("id,v\n2,b\n")
+    ((feed, draft),) = preview(it.work, TableName("bronze", "c"))
+    plan = Plan(feed.name, 2, draft.mode, draft.start, draft.end, draft.incarnation, draft.recipe, feed.target.version)
+    it.work.book.open(feed.name).record(plan)
+    (drop / "b.csv").write_text("id,v\n2,better\n3,more\n")
+    it.run()
+    assert it.rows("bronze.c", "id", "v") == [(1, "a"), (2, "better"), (3, "more")]
+    assert it.run() == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -46,9 +48,7 @@ BY_DAY = (
 
 def batches(rows):
     """Bronze rows from (k, day, v)."""
-    import datetime
-
-    return [{"k": k, "d": datetime.date(2026, 1, day) if day else None, "v": v} for k, day, v in rows]
+    return [{"k": k, "d": dt.date(2026, 1, day) if day else None, "v": v} for k, day, v in rows]
 
 
 def test_a_refresh_by_key_writes_only_what_differs(tmp_path):
@@ -131,7 +131,7 @@ def test_a_changed_query_refreshes_fully(tmp_path):
 
 def test_a_key_with_two_rows_is_refused(tmp_path):
     """Primary keys that are not unique stop the table before it is written."""
-    it = Lab(tmp_path / "lake", BY_KEY.replace("GROUP BY k\"", "GROUP BY k, v\""))
+    it = Lab(tmp_path / "lake", BY_KEY.replace('GROUP BY k"', 'GROUP BY k, v"'))
     it.feed("stream", batches([("a", 1, 1), ("a", 1, 2)]))
     with pytest.raises(ExpectationFailed, match="several rows for one primary key"):
         it.run()
@@ -140,10 +140,13 @@ def test_a_key_with_two_rows_is_refused(tmp_path):
 
 def test_a_view_is_expanded_where_it_is_used(tmp_path):
     """D48: a view stores nothing, and what reads it computes over what it reads."""
-    yaml = FACTS + """
+    yaml = (
+        FACTS
+        + """
   - {entity_id: v, source: bronze.t, source_format: dlt, destination: silver.v, destination_type: view, select_expr: ["k", "v + 1 AS w"]}
   - {entity_id: q, source: "SELECT x.k, sum(x.w) AS s FROM silver.v AS x GROUP BY x.k", source_format: sql, destination: gold.q}
 """
+    )
     it = Lab(tmp_path / "lake", yaml)
     it.feed("stream", batches([("a", 1, 1), ("a", 1, 2)]))
     it.run()
@@ -158,9 +161,12 @@ def test_run_date_is_the_plans(tmp_path):
 
     from lakehouse_assets_tests.tables.lab import NOW
 
-    yaml = FACTS + """
+    yaml = (
+        FACTS
+        + """
   - {entity_id: q, source: "SELECT k, :run_date AS day FROM bronze.t", source_format: sql, destination: gold.q}
 """
+    )
     it = Lab(tmp_path / "lake", yaml)
     it.feed("stream", batches([("a", 1, 1)]))
     it.run()
