@@ -59,7 +59,7 @@ class Fault:
     @property
     def nearest(self) -> str | None:
         """The legal value that is nearest to the given one, if one is near."""
-        return did_you_mean(self.value, self.choices)[16:-2] or None if self.choices else None
+        return did_you_mean(self.value, self.choices)[16:-3] or None if self.choices else None
 
     def __str__(self) -> str:
         parts = [f"{self.file}:{self.line}"]

@@ -45,7 +45,7 @@ def _may_hold(action: Mapping[str, Any], name: str, value: int | str) -> bool:
     high: Any = action.get(f"max.{name}")
     if not (isinstance(low, type(value)) and isinstance(high, type(value))):
         return True
-    return bool(low <= value <= high)
+    return bool(low <= value <= high)  # type: ignore[operator]
 
 
 def _partition_text(uri: str, name: str, value: Any) -> str | None:

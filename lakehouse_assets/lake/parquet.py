@@ -145,7 +145,7 @@ class _File:
 
     def abandon(self) -> None:
         for part in (self._writer, self._sink):
-            with contextlib.suppress(OSError):  # the disk may be full; the file is deleted anyway
+            with contextlib.suppress(OSError, RuntimeError):  # a full disk takes no footer; the file is deleted anyway
                 part.close()
         self._writer.is_open = False  # a writer that failed to close would try again, and warn, when it is collected
 

@@ -168,8 +168,10 @@ def upstream(work: Work, table: TableName, version: int | None = None) -> Handle
     """
     handle = work.engine.find(work.uri(table), version)
     if handle is None:
+        uploaded = any(entity.lakehouse.landed_by == "upload" for entity in feeding(work, table))
         raise LakeError(
-            f"the table {table} is not in the lake {work.lake.root} yet", fix=f"run it first: lakehouse run {table}"
+            f"the table {table} is not in the lake {work.lake.root} yet",
+            fix=f"upload to {work.uri(table)} first" if uploaded else f"run it first: lakehouse run {table}",
         )
     return handle
 
@@ -246,14 +248,14 @@ def new_fields(have: Iterable[pa.Field], wanted: Iterable[pa.Field]) -> list[pa.
     """The fields of `wanted` that `have` lacks, and its structs that would gain fields, as they would be then."""
     known = {f.name: f for f in have}
     found = []
-    for field in wanted:
-        if field.name not in known:
-            found.append(field)
-        elif pa.types.is_struct(field.type) and pa.types.is_struct(old := known[field.name].type):
-            more = {f.name: f for f in new_fields(old, field.type)}
+    for new in wanted:
+        if new.name not in known:
+            found.append(new)
+        elif pa.types.is_struct(new.type) and pa.types.is_struct(old := known[new.name].type):
+            more = {f.name: f for f in new_fields(old, new.type)}
             if more:
                 merged = [more.pop(f.name, f) for f in old]
-                found.append(field.with_type(pa.struct([*merged, *more.values()])))
+                found.append(new.with_type(pa.struct([*merged, *more.values()])))
     return found
 
 

@@ -56,9 +56,7 @@ def refresh(work: Work, table: TableName, *, rebuild: bool = False) -> Iterator[
     for entity in _replacing_first(work, feeds):
         while (outcome := _retrying(_step, work, entity)) is not None:
             yield outcome
-            if (
-                not outcome.more
-            ):  # what came since belongs to the next run: a source that never rests would hold this one
+            if not outcome.more:  # what came since is the next run's: a source that never rests would hold this one
                 break
 
 
@@ -128,8 +126,8 @@ def _step(work: Work, entity: Entity) -> Outcome | None:
     if opened.pending is not None and _replayable(work, feed, opened.pending):
         plan = _same_or_mended(work, entity, opened.pending, opened.ledger)
         outcome = kind.write(work, feed, plan)
-        replayed = Notice("replayed", f"batch {plan.number} was interrupted and made again")
-        return replace(outcome, notices=(replayed, *outcome.notices), more=True)
+        replayed = () if plan.rebuild else (Notice("replayed", f"batch {plan.number} was interrupted and made again"),)
+        return replace(outcome, notices=(*replayed, *outcome.notices), more=True)
     if opened.pending is None:
         _check_foreign(work, entity, feed.target, feed.last)
     else:

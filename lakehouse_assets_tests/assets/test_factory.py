@@ -24,6 +24,11 @@ MORE = """
     source: SELECT sensor FROM silver.current__changes
     source_format: sql
     destination: gold.moves
+  - entity_id: unfit
+    source: bronze.readings_quarantine
+    source_format: dlt
+    destination: gold.unfit
+    select_expr: [_raw AS row_as_received]
   - entity_id: south
     source: s3://edge/uploads
     source_format: delta
@@ -81,7 +86,13 @@ def test_one_destination_is_one_step(defs: dg.Definitions, graph: dg.AssetGraph)
         key("silver.current"),
         key("silver.current__changes"),
     }
-    assert graph.assets_def_for_key(key("bronze.readings")).keys == {key("bronze.readings")}
+    assert graph.assets_def_for_key(key("gold.alerts")).keys == {key("gold.alerts")}
+
+
+def test_a_quarantine_that_another_table_reads_is_in_the_graph(defs: dg.Definitions, graph: dg.AssetGraph) -> None:
+    """Rows that do not fit go to quarantine whatever the entity says: a reader of it has an upstream that is written."""
+    assert key("bronze.readings_quarantine") in graph.assets_def_for_key(key("bronze.readings")).keys
+    assert parents(defs, "gold.unfit") == {"bronze/readings_quarantine"}
 
 
 def test_an_edge_is_what_a_table_reads(defs: dg.Definitions) -> None:

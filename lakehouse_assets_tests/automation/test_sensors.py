@@ -92,6 +92,14 @@ def test_the_same_rows_are_requested_under_the_same_key(house: House) -> None:
     assert first == second
 
 
+def test_rows_that_came_after_a_canceled_run_are_requested(house: House) -> None:
+    """Somebody who cancels a run has said no to that run, not to the rows that come later."""
+    house.add(("a", 1.0))
+    canceled = tick(house, "sources").run_requests[0].run_key
+    house.add(("a", 2.0))
+    assert tick(house, "sources").run_requests[0].run_key != canceled
+
+
 def test_nothing_is_requested_while_a_run_is_active(house: House) -> None:
     """A run that waits in the queue will read the new rows as well."""
     house.add(("a", 1.0))
@@ -180,8 +188,9 @@ def test_a_broken_source_does_not_stop_the_others(tmp_path: Path, instance: dg.D
 
 def test_an_uploaded_table_has_no_source_to_look_at(tmp_path: Path, instance: dg.DagsterInstance) -> None:
     """What an uploader writes is never landed here."""
-    house = House(tmp_path, instance, CATALOG + BROKEN)
-    assert TableName("bronze", "uploads") not in watchable(house.catalog)
+    uploaded = CATALOG.replace("lakehouse:\n", "lakehouse:\n      landed_by: upload\n", 1)
+    assert TableName("bronze", "readings") in watchable(House(tmp_path, instance).catalog)
+    assert watchable(House(tmp_path, instance, uploaded).catalog) == []
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(2.5, [["a", "b", "c"], ["d", "e", "a"]]), (0.0, [["a"], ["b"]])])

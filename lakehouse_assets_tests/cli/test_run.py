@@ -101,7 +101,7 @@ def test_a_run_ends_while_rows_keep_arriving(lab: Machine) -> None:
         began = time.monotonic()
         done = lab.process("run", "*", "--format", "json")
         assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)[0]["batches"] == 1
+        assert 1 <= json.loads(done.stdout)[0]["batches"] <= 10  # more than one where rows come between two looks
         assert time.monotonic() - began < 30
     finally:
         child.terminate()
