@@ -56,7 +56,7 @@ def build_defs(
         description="Refreshes a table when the data of a table that it reads has changed",
     )
     return dg.Definitions(
-        assets=build_assets(project, derived),
+        assets=build_assets(project, tables, derived),
         jobs=build_jobs(tables),
         schedules=build_schedules(tables, schedules),
         sensors=[*build_sensors(project, tables, sensors), follow, build_failure_sensor(settings, sensors)],

@@ -25,7 +25,9 @@ ALLOWED = {
     "pykx": ("sources/kdb.py",),
     "kafka": ("sources/kafka.py", "simulators/kafka.py"),
     "confluent_kafka": ("sources/kafka.py", "simulators/kafka.py"),
-    "sqlite3": ("sources/sqlite", "simulators/", "cli/doctor.py"),
+    "adbc_driver_sqlite": ("sources/sqlite_db.py",),
+    "adbc_driver_manager": ("sources/sqlite_db.py",),
+    "sqlite3": ("simulators/",),
     "pandas": (),
 }
 """Library -> the only places that import it."""

@@ -80,11 +80,6 @@ def test_the_instance_file_is_accepted_and_complete(tmp_path: Path) -> None:
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert not instance.telemetry_enabled
         assert instance.run_retries_enabled
-        assert (
-            not instance.run_retries_retry_on_asset_or_op_failure
-            if hasattr(instance, "run_retries_retry_on_asset_or_op_failure")
-            else True
-        )
         pools = instance.get_concurrency_config().pool_config
         assert (pools.default_pool_limit, pools.pool_granularity.value) == (1, "op")
     wanted = {"telemetry", "run_coordinator", "concurrency", "run_retries", "run_monitoring", "sensors", "schedules"}

@@ -7,7 +7,7 @@ external asset. What belongs here: definitions. What does not: what a step does 
 No `from __future__ import annotations` here: Dagster reads the annotations of a step as they are.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 
 import dagster as dg
@@ -39,22 +39,25 @@ Derived = Callable[[Sequence[dg.AssetKey]], dg.AutomationCondition]
 """The views among a table's dependencies -> when it is refreshed."""
 
 
-def build_assets(project: Project, derived: Derived) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+def build_assets(
+    project: Project, tables: Mapping[TableName, Destination], derived: Derived
+) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Every asset of a catalog.
 
     Args:
         project: the catalog, and where its lake is.
+        tables: what `written` says of it.
         derived: when a table that reads other tables is refreshed.
     """
     catalog, lake = project.catalog, Lake(project.settings.root)
     found: list[dg.AssetsDefinition | dg.AssetSpec] = []
     for table, feeds in catalog.destinations.items():
-        if is_external(feeds):
+        if table not in tables:
             found.append(_spec(catalog, lake, table, feeds, table))
             continue
         views = [asset_key(name) for name in _upstreams(catalog, table) if is_view(catalog, name)]
         condition = None if feeds[0].reads_outside else derived(views)
-        found.append(_multi_asset(project, lake, destination(catalog, table), condition))
+        found.append(_multi_asset(project, lake, tables[table], condition))
     return found + list(_sources(catalog))
 
 
@@ -63,26 +66,21 @@ def is_external(feeds: Sequence[Entity]) -> bool:
     return feeds[0].kind == "view" or feeds[0].lakehouse.landed_by is not None
 
 
-def destination(catalog: Catalog, table: TableName) -> Destination:
-    """A table of the catalog with everything that is written together with it."""
-    feeds = catalog.destinations[table]
-    outputs = [table]
-    if any(feed.is_quarantined for feed in feeds) or _is_read(catalog, table.quarantine):
-        outputs.append(table.quarantine)
-    if feeds[0].kind == "history":
-        outputs.append(table.changes)
-    return Destination(table, feeds, tuple(outputs), Checks(table, feeds))
-
-
 def written(catalog: Catalog) -> dict[TableName, Destination]:
-    """The destinations that runs write, upstream tables first."""
-    return {
-        table: destination(catalog, table) for table in catalog.order() if not is_external(catalog.destinations[table])
-    }
-
-
-def _is_read(catalog: Catalog, table: TableName) -> bool:
-    return any(table in catalog.upstreams(name) for name in catalog.destinations)
+    """The destinations that runs write, upstream tables first, each with what is written together with it."""
+    read = {name for table in catalog.destinations for name in catalog.upstreams(table)}
+    found: dict[TableName, Destination] = {}
+    for table in catalog.order():
+        feeds = catalog.destinations[table]
+        if is_external(feeds):
+            continue
+        outputs = [table]
+        if any(feed.is_quarantined for feed in feeds) or table.quarantine in read:
+            outputs.append(table.quarantine)
+        if feeds[0].kind == "history":
+            outputs.append(table.changes)
+        found[table] = Destination(table, feeds, tuple(outputs), Checks(table, feeds))
+    return found
 
 
 def _multi_asset(

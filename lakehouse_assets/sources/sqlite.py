@@ -16,6 +16,7 @@ Read-only and exact for tables to which rows are added. Updated rows are not rea
 the count check tells of deleted and late rows, and a rebuild takes the table as it is. While a batch is read, a writer
 of a database in rollback mode waits: use WAL mode, or bound the batches. A process that reads must not write the same
 file through another copy of the SQLite library (`sqlite3` of Python), nor open it by other means: see `sqlite_db.py`.
+Of a database in WAL mode SQLite makes the -wal and -shm files, where they are not there, even for a reader.
 Text of a database in UTF-16 arrives as SQLite converts it to UTF-8.
 """
 

@@ -9,9 +9,10 @@ is none; equal rows count as often as they are there. The next batch reads from 
 remembered, and ends in a position of its own; so rows that come later with a key already seen are read once, and a
 range is read again as it was, whatever came since.
 
-Limits. Rows that come with a key older than `lookback` behind the last are not read (the count check finds them; so it
-does the repeated hour of a zone with daylight saving time, unless the lookback is as long). A position remembers up to
-100,000 rows. Without an index on the cursor each look reads the whole table. Updates and deletes as with rowids.
+Limits. Rows that come with a key older than `lookback` behind the last are not read, or with a range that is read again
+(the count check finds them; so it does the repeated hour of a zone with daylight saving time, unless the lookback is as
+long). One value far in the future makes all others late. A position remembers up to 100,000 rows. Without an index on
+the cursor each look reads the whole table, with one it reads the times of a day. Updates and deletes as with rowids.
 """
 
 from __future__ import annotations

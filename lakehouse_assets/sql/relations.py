@@ -124,13 +124,6 @@ class QueryTranslator:
         word = type(node).__name__.upper()
         if node.args.get("by_name") or any(node.args.get(part) for part in ("side", "kind", "on")):
             raise refused(f"{word} BY NAME is not portable", "list the columns in the same order")
-        for side in (node.left, node.right):
-            if (
-                isinstance(side, exp.SetOperation)
-                and type(side) is not type(node)
-                and exp.Intersect in (type(side), type(node))
-            ):
-                raise refused("INTERSECT binds more tightly than UNION and EXCEPT", "put it in parentheses")
         left, right = self.query(node.left, parent), self.query(node.right, parent)
         columns = (
             left.columns if left.columns is None or right.columns is None else _unite(word, left.columns, right.columns)

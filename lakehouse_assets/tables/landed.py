@@ -54,6 +54,7 @@ def write(work: Work, feed: Feed, plan: Plan) -> Outcome:
     """Make the batch: quarantine first, target last."""
     with work.open_source(feed.entity) as source, quarantine.Spool() as misfits:
         start, end = dict(plan.start), dict(plan.end)
+        source.verify(end, plan.incarnation)  # it may have been replaced since the plan was made
         columns = pa.schema([*source.columns(start, end), *ROW_FIELDS, INGESTED_AT])
         rows = _rows(work, feed, plan, columns, misfits, source.read(start, end))
         if plan.mode == "append" and Recipe.recorded(plan.recipe).passes_all:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import string
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 from pydantic import SecretStr
 
+from lakehouse_assets.engines.embedded import EmbeddedEngine
 from lakehouse_assets.errors import LakeError, LakehouseError, NotRunnable, RootUnusable, StoreFailed
 from lakehouse_assets.lake.delta import DeltaTable, create_table, find_table
 from lakehouse_assets.lake.parquet import ParquetStage
@@ -41,7 +43,7 @@ def append(table: DeltaTable, batch: pa.RecordBatch, number: int) -> None:
 
 @pytest.mark.parametrize("character", list(ILLEGAL))
 def test_a_root_with_a_character_that_delta_misreads_is_refused(tmp_path, character):
-    """`[ ] * ? % # ^ | \\` and control characters make delta-rs panic or write elsewhere: the root is refused first."""
+    """Brackets, wildcards, `% # ^ |`, backslashes and control characters make delta-rs panic or write elsewhere."""
     for root in (f"{tmp_path}/a{character}b", f"s3://bucket/a{character}b", f"file://{tmp_path}/{character}"):
         with pytest.raises(RootUnusable, match=r"choose a path without"):
             normalize(root)
@@ -184,45 +186,52 @@ def test_a_table_that_may_not_be_read_is_not_taken_for_absent(tmp_path, as_nobod
     assert "no permission" in message
 
 
+PAGE = 4096
+
+
 def fill_the_disk(disk: str) -> list[object]:
-    """Append until the disk is full, free space, append again: errors, rows and files at each step."""
+    """Append on a disk with less and less room, then with room again: errors, rows, number and stray files each time."""
     place, ballast = f"{disk}/lake/t", Path(disk) / "ballast"
-    append(create_table(place, Storage(), TableSpec(SCHEMA)), rows(10), 1)
-    ballast.write_bytes(b"\0" * 500_000)
+    engine = EmbeddedEngine(Storage())
+    engine.append(engine.create(place, TableSpec(SCHEMA)), engine.from_arrow(table_of(10)), Number("t", 1))
     found: list[object] = []
 
-    def attempt(batch: pa.RecordBatch) -> None:
+    def attempt(count: int, size: int = 10) -> None:
         try:
-            append(find_table(place, Storage()), batch, 2)
+            engine.append(engine.find(place), engine.from_arrow(table_of(count, size)), Number("t", 2))
         except LakehouseError as error:
             found.append([type(error).__name__, error.transient, str(error)])
-        table = find_table(place, Storage())
+        table = engine.find(place)
         stray = len(list(Path(place).glob("*.parquet"))) - len(table.files())
         found.append([table.rows(), table.number("t"), stray])
 
-    attempt(rows(1000, 1000))
-    with ballast.open("ab") as file:  # now to the last byte, so that the commit itself finds no room
-        while True:
-            try:
-                file.write(b"\0" * 512)
-                file.flush()
-            except OSError:
-                break
-    attempt(rows(1))
+    attempt(3000, 1000)
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(b"\0" * PAGE) == PAGE:
+            continue
+    attempt(1)
+    os.truncate(ballast, ballast.stat().st_size - PAGE)
+    attempt(1)
     ballast.unlink()
-    attempt(rows(100, 1000))
+    attempt(100, 1000)
     return found
 
 
+def table_of(count: int, size: int = 10) -> pa.Table:
+    """Rows as a table."""
+    return pa.Table.from_batches([rows(count, size)])
+
+
 def test_a_full_disk_leaves_everything_as_it_was(on_tiny_disk, tmp_path):
-    """No space for the rows, then not even for the commit: `StoreFailed`, nothing half-written; free space mends it."""
+    """No room for the rows, for a file at all, or for the commit: `StoreFailed`, nothing half-written; room mends it."""
     found = on_tiny_disk.call(fill_the_disk, tmp_path / "disk")
-    for error, state in (found[0:2], found[2:4]):
+    assert len(found) == 7
+    for error, state in zip(found[0:6:2], found[1:6:2], strict=True):
         assert error[:2] == ["StoreFailed", True]
         assert "is full; nothing was half-written" in error[2]
         assert "free space" in error[2]
         assert state == [10, 1, 0]
-    assert found[4:] == [[110, 2, 0]]
+    assert found[6] == [110, 2, 0]
 
 
 @pytest.mark.parametrize(

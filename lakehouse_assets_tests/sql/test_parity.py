@@ -50,5 +50,7 @@ def test_duckdb_answers_what_spark_answered(engine, case):
 
 def test_every_allowed_function_has_a_case():
     """Design §1: every function that is allowed is covered by a parity case."""
-    called = {str(call.this).lower() for case in CASES for call in parse_query(case.sql, "case").find_all(exp.Anonymous)}
+    called = {
+        str(call.this).lower() for case in CASES for call in parse_query(case.sql, "case").find_all(exp.Anonymous)
+    }
     assert set(FUNCTIONS) - called == set()

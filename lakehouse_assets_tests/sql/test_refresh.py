@@ -147,7 +147,9 @@ def test_the_key_is_found_in_upper_and_lower_case():
     assert refresh_fault("SELECT T.K, sum(v) AS s FROM t GROUP BY K", ["k"]) is None
 
 
-ON = st.sampled_from(["{l}.k = {r}.k", "{l}.k <=> {r}.k", "{l}.v = {r}.v", "{l}.k = {r}.k AND {l}.v <= {r}.w", "{l}.k = {r}.v"])
+ON = st.sampled_from(
+    ["{l}.k = {r}.k", "{l}.k <=> {r}.k", "{l}.v = {r}.v", "{l}.k = {r}.k AND {l}.v <= {r}.w", "{l}.k = {r}.v"]
+)
 SOURCE = st.sampled_from(
     [
         "t",
@@ -161,7 +163,9 @@ SOURCE = st.sampled_from(
         "(SELECT k, v, w FROM t UNION SELECT k, w, v FROM u)",
     ]
 )
-JOIN = st.sampled_from(["JOIN", "LEFT JOIN", "RIGHT JOIN", "LEFT SEMI JOIN", "LEFT ANTI JOIN", "FULL JOIN", "CROSS JOIN"])
+JOIN = st.sampled_from(
+    ["JOIN", "LEFT JOIN", "RIGHT JOIN", "LEFT SEMI JOIN", "LEFT ANTI JOIN", "FULL JOIN", "CROSS JOIN"]
+)
 WHERE = st.sampled_from(["", " WHERE a.v > 0", " WHERE a.v IS NULL OR a.w < 2", " WHERE a.k = b.k"])
 SELECT = st.sampled_from(
     [

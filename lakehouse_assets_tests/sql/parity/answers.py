@@ -46,9 +46,8 @@ def cases() -> list[Case]:
         table, mark, expression, where = match.groups()
         sql = f"SELECT id, {expression} AS r FROM {table}" + (f" WHERE {where}" if where else "")
         found.append(Case(line, sql, mark == "~"))
-    for line in (HERE / "queries.txt").read_text("utf-8").splitlines():
-        found.append(Case(line, line.lstrip("~"), line.startswith("~")))
-    return found
+    queries = (HERE / "queries.txt").read_text("utf-8").splitlines()
+    return found + [Case(line, line.lstrip("~"), line.startswith("~")) for line in queries]
 
 
 def answers() -> dict[str, dict[str, Any]]:
