@@ -140,7 +140,7 @@ class _File:
         self._sink.close()
         size = self._fs.get_file_info([self._path])[0].size
         footer = self._collected[0]
-        stats = json.dumps(statistics(footer, self._schema))
+        stats = json.dumps(statistics(footer, self._schema), ensure_ascii=False)  # delta-rs misreads \ud83d\ude00
         return DataFile(self._path, footer.num_rows, size, self._values, stats)
 
     def abandon(self) -> None:

@@ -7,17 +7,21 @@ What does not belong here: history (`apply_changes`), reading from outside.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pyarrow as pa
 
 from lakehouse_assets.engines.base import Engine, Handle, Relation
 from lakehouse_assets.entities.model import Entity, TableName
-from lakehouse_assets.errors import IncarnationChanged
+from lakehouse_assets.errors import IncarnationChanged, SourceMissing
 from lakehouse_assets.lake.delta import Commit
 from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.lake.schemas import same_type
+from lakehouse_assets.lake.storage import normalize
 from lakehouse_assets.sources.base import Notice
 from lakehouse_assets.sql.types import spark_type
-from lakehouse_assets.tables import quarantine
+from lakehouse_assets.tables import quarantine, view
 from lakehouse_assets.tables.base import (
     Draft,
     Feed,
@@ -39,8 +43,10 @@ FROM_THE_START = -1
 
 def draft(work: Work, feed: Feed) -> Draft | Idle:
     """What the next batch would read: the upstream versions after the last plan's, up to the newest."""
-    source = upstream(work, upstream_of(work, feed.entity))
-    recipe = Recipe.of(feed.entity).record()
+    recipe = recipe_of(work, feed.entity)
+    if "view" in recipe:
+        return _draft_over_view(work, feed, recipe)
+    source = upstream_of(work, feed.entity)
     if feed.last is None or feed.rebuild:
         mode: Mode = "replace" if feed.starts_over else "append"
         return Draft(mode, {"version": FROM_THE_START}, {"version": source.version}, source.id, recipe)
@@ -57,9 +63,40 @@ def draft(work: Work, feed: Feed) -> Draft | Idle:
     return Draft("replace", {"version": FROM_THE_START}, {"version": source.version}, source.id, recipe, notices)
 
 
-def upstream_of(work: Work, entity: Entity) -> TableName:
-    """The table that a conformed entity reads."""
-    return work.catalog.resolve(entity.source)
+def _draft_over_view(work: Work, feed: Feed, recipe: Mapping[str, Any]) -> Draft | Idle:
+    """Over a view the whole is read again whenever a table behind it moved."""
+    handles = {name: upstream(work, name) for name in view.stored(work, work.catalog.resolve(feed.entity.source))}
+    end = {str(name): handle.version for name, handle in handles.items()}
+    incarnation = ",".join(handle.id for handle in handles.values())
+    if feed.last is None or feed.rebuild:
+        return Draft("replace" if feed.starts_over else "append", {}, end, incarnation, recipe)
+    check_incarnation(feed.entity, feed.last.incarnation, incarnation)
+    moved = [work.engine.changes(h, int(feed.last.end[str(name)])).kind != "none" for name, h in handles.items()]
+    if not any(moved) and feed.last.recipe_hash == Plan.hash_of(recipe):
+        return Idle()
+    return Draft("replace", {}, end, incarnation, recipe)
+
+
+def recipe_of(work: Work, entity: Entity) -> dict[str, Any]:
+    """What makes the rows of a conformed table: the entity's recipe, and the query of the view that it reads."""
+    recipe = Recipe.of(entity).record()
+    if not entity.reads_outside and view.is_view(work, source := work.catalog.resolve(entity.source)):
+        recipe["view"] = view.expanded(work, source)
+    return recipe
+
+
+def upstream_of(work: Work, entity: Entity, version: int | None = None) -> Handle:
+    """The table that a conformed entity reads: one of the catalog, or (`delta` with a path) one that stands elsewhere.
+
+    Raises:
+        SourceMissing: there is no Delta table at the path.
+    """
+    if not entity.reads_outside:
+        return upstream(work, work.catalog.resolve(entity.source), version)
+    handle = work.engine.find(normalize(entity.source), version)
+    if handle is None:
+        raise SourceMissing(f"{entity.table}: there is no Delta table at {entity.source}", fix="give the table's path")
+    return handle
 
 
 def check_incarnation(entity: Entity, recorded: str, found: str) -> None:
@@ -74,7 +111,9 @@ def check_incarnation(entity: Entity, recorded: str, found: str) -> None:
 
 def write(work: Work, feed: Feed, plan: Plan) -> Outcome:
     """Make the batch: quarantine first, target last."""
-    source = upstream(work, upstream_of(work, feed.entity), int(plan.end["version"]))
+    if "view" in plan.recipe:
+        return keep(work, feed, plan, view.result(work, plan.recipe["view"], plan))
+    source = upstream_of(work, feed.entity, int(plan.end["version"]))
     start = int(plan.start["version"])
     rows = work.engine.read(source) if start == FROM_THE_START else work.engine.changes(source, start).relation
     return keep(work, feed, plan, rows or work.engine.from_arrow(source.schema.empty_table()))
@@ -152,8 +191,12 @@ def keeps_change_feed(work: Work, entity: Entity) -> bool:
     if entity.kind == "landed":
         return not entity.is_streaming
     if entity.kind == "conformed":
-        return any(keeps_change_feed(work, e) for e in feeding(work, upstream_of(work, entity)))
+        return not entity.reads_outside and _moves(work, work.catalog.resolve(entity.source))
     return True
+
+
+def _moves(work: Work, source: TableName) -> bool:
+    return any(keeps_change_feed(work, entity) for entity in feeding(work, source))
 
 
 def padded(engine: Engine, rows: Relation, columns: pa.Schema) -> Relation:

@@ -240,7 +240,7 @@ def _same_or_mended(work: Work, entity: Entity, plan: Plan, ledger: Ledger) -> P
     """An interrupted plan as it was, or, if no table carries it yet and the rules were mended, with the new rules."""
     if entity.kind == "query":
         return plan
-    recipe = Recipe.of(entity).record()
+    recipe = conformed.recipe_of(work, entity) if entity.kind == "conformed" else Recipe.of(entity).record()
     if plan.recipe_hash == Plan.hash_of(recipe):
         return plan
     box = work.engine.find(work.uri(entity.table.quarantine))

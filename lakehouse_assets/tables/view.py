@@ -1,15 +1,17 @@
 """Views: queries that are not stored, expanded where they are used.
 
 What belongs here: which stored tables a query reads in the end, and its text with views expanded.
-What does not: computing it.
+It is computed by the engine.
 """
 
 from __future__ import annotations
 
+from lakehouse_assets.engines.base import Relation
 from lakehouse_assets.entities.model import TableName
+from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.sql.expand import expand
 from lakehouse_assets.sql.parse import parse_query, tables
-from lakehouse_assets.tables.base import Work
+from lakehouse_assets.tables.base import Work, upstream
 
 
 def stored(work: Work, table: TableName) -> tuple[TableName, ...]:
@@ -39,3 +41,12 @@ def expanded(work: Work, table: TableName) -> str:
         return text
     written = {name: work.catalog.resolve(name) for name in tables(parse_query(text, str(table)))}
     return expand(text, {name: views[resolved] for name, resolved in written.items() if resolved in views})
+
+
+def result(work: Work, sql: str, plan: Plan) -> Relation:
+    """The rows of a query over stored tables, at the versions that the plan pins."""
+    inputs = {}
+    for name in tables(parse_query(sql, plan.feed.destination)):
+        table = work.catalog.resolve(name)
+        inputs[name] = work.engine.read(upstream(work, table, int(plan.end[str(table)])))
+    return work.engine.query(sql, inputs, {"run_date": plan.run_date})

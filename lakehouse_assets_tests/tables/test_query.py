@@ -175,3 +175,40 @@ def test_run_date_is_the_plans(tmp_path):
     it.work = replace(it.work, clock=lambda: NOW + timedelta(days=1))
     it.run()
     assert [str(day) for _, day in it.rows("gold.q")] == ["2026-03-02"]
+
+
+def test_a_conformed_table_over_a_view_follows_what_the_view_reads(tmp_path):
+    """A row transform over a view is made again whenever a table behind the view moved."""
+    yaml = (
+        FACTS
+        + """
+  - {entity_id: v, source: "SELECT k, sum(v) AS s FROM bronze.t GROUP BY k", source_format: sql, destination: silver.v, destination_type: view}
+  - {entity_id: c, source: silver.v, source_format: dlt, destination: gold.c, select_expr: ["k", "s * 2 AS twice"]}
+"""
+    )
+    it = Lab(tmp_path / "lake", yaml)
+    it.feed("stream", batches([("a", 1, 1)]))
+    it.run()
+    it.feed("stream", batches([("a", 1, 2), ("b", 1, 5)]))
+    it.run()
+    assert it.rows("gold.c") == [("a", 6), ("b", 10)]
+    assert it.run() == []
+
+
+def test_a_delta_table_that_stands_elsewhere_is_followed(tmp_path):
+    """`source_format: delta` with a path reads a table that somebody else writes, version by version."""
+    import deltalake
+    import pyarrow as pa
+
+    elsewhere = str(tmp_path / "elsewhere")
+    deltalake.write_deltalake(elsewhere, pa.table({"k": ["a"]}))
+    yaml = f"""
+delta_live_store:
+  - {{entity_id: d, source: {elsewhere}, source_format: delta, destination: silver.d, select_expr: [upper(k) AS k]}}
+"""
+    it = Lab(tmp_path / "lake", yaml)
+    it.run()
+    deltalake.write_deltalake(elsewhere, pa.table({"k": ["b"]}), mode="append")
+    it.run()
+    assert it.rows("silver.d") == [("A",), ("B",)]
+    assert it.run() == []
