@@ -91,14 +91,14 @@ def s3(s3_endpoint: str) -> Bucket:
     options = {
         "AWS_ENDPOINT_URL": s3_endpoint,
         "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "value",
+        "AWS_SECRET_ACCESS_KEY": "nobody-may-see-this",
         "AWS_REGION": "us-east-1",
         "AWS_ALLOW_HTTP": "true",
     }
     name = f"bucket-{next(_buckets)}"
     S3FileSystem(
         access_key="key",
-        secret_key="value",
+        secret_key="nobody-may-see-this",
         region="us-east-1",
         endpoint_override=s3_endpoint,
         allow_bucket_creation=True,

@@ -20,10 +20,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 import pyarrow as pa
 
 from lakehouse_assets.engines.base import OPERATION, Appender, Changes, Engine, Handle, Relation
+from lakehouse_assets.engines.duckdb_s3 import register_s3
 from lakehouse_assets.engines.duckdb_sql import partitions_predicate, scan
 from lakehouse_assets.engines.duckdb_types import canonical, check_readable, quoted
 from lakehouse_assets.engines.staging import StagedAppender
-from lakehouse_assets.errors import FeedExpired, LakeError, LakehouseError, NotRunnable, SqlError, StoreFailed
+from lakehouse_assets.errors import (
+    FeedExpired,
+    LakeError,
+    LakehouseError,
+    SettingsError,
+    SqlError,
+    StoreFailed,
+)
 from lakehouse_assets.lake import log
 from lakehouse_assets.lake.delta import DeltaTable, create_table, find_table
 from lakehouse_assets.lake.schemas import compare, conform, fit, widens
@@ -301,17 +309,28 @@ class EmbeddedEngine(Engine):
         with self._lock:
             if self._connection is None:
                 # of its own: an engine that closes deletes what any engine left in the directory that it spilled to
-                place = self._spill or tempfile.gettempdir()
-                os.makedirs(place, exist_ok=True)
-                spill = f"{place}/lakehouse-spill-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+                spill = f"{_spill_place(self._spill)}/lakehouse-spill-{os.getpid()}-{uuid.uuid4().hex[:8]}"
                 self._connection = duckdb.connect(config=cast(Any, self._config | {"temp_directory": spill}))
             return self._connection
 
     def _reach_s3(self) -> None:
         with self._lock:
             if not self._reaches_s3:
-                _register_s3(self._open(), self._storage)
+                register_s3(self._open(), self._storage)
                 self._reaches_s3 = True
+
+
+def _spill_place(given: str | None) -> str:
+    """The directory below which an engine spills."""
+    if given is None:
+        return tempfile.gettempdir()
+    try:
+        os.makedirs(given, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"LAKEHOUSE_TEMP_DIRECTORY: {given!r} cannot be made: {error.strerror}", fix="set another directory"
+        ) from error
+    return given
 
 
 def _gathered(data: pa.Table) -> pa.Table:
@@ -323,21 +342,6 @@ def _gathered(data: pa.Table) -> pa.Table:
 def _kept(relation: DuckRelation, text: str, name: str) -> str:
     """Whether DuckDB keeps a relation while it runs a query: it must, if the query reads a stream several times."""
     return "MATERIALIZED" if relation.streams and text.count(quoted(name)) > 1 else "NOT MATERIALIZED"
-
-
-def _register_s3(connection: duckdb.DuckDBPyConnection, storage: Storage) -> None:
-    try:
-        from fsspec.implementations.arrow import ArrowFSWrapper
-    except ImportError:
-        raise NotRunnable(
-            "tables on s3:// need the package fsspec", fix="pip install 'lakehouse-assets[aws]'"
-        ) from None
-
-    class S3(ArrowFSWrapper):
-        protocol = "s3"
-
-    fs, _ = storage.filesystem("s3://bucket")
-    connection.register_filesystem(S3(fs))
 
 
 @contextmanager

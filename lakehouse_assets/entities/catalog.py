@@ -25,6 +25,8 @@ from lakehouse_assets.secrets import is_sensitive
 TOP_KEY = "delta_live_store"
 """The one key at the top of a catalog file: a list of entities."""
 _SUFFIXES = (".yaml", ".yml")
+_IDENTITY = frozenset({"entity_id", "source", "destination", "source_format", "destination_type", "is_enabled"})
+"""Fields without which it is not known which table was meant."""
 
 
 @dataclass(frozen=True)
@@ -268,28 +270,30 @@ def _shape(data: Any) -> Iterator[tuple[str, yaml_lines.Path, object, tuple[str,
 def _entity(
     place: Place, record: dict[str, Any], expansion: yaml_lines.Expansion, faults: list[Fault]
 ) -> Entity | None:
-    """The entity of a record; its faults are added to `faults`, and what is left is tried without the wrong fields."""
-    known = len(faults)
-    expanded = {key: _expand(value, (key,), expansion, place, record, faults) for key, value in record.items()}
-    for key in [key for key in expanded if key in GENERATED]:
-        faults.append(
-            place.fault(record, Misfit((key,), "is filled in by the store, never by a file", fix="remove it"))
-        )
-        del expanded[key]
-    try:
-        return Entity.model_validate(expanded)
-    except ValidationError as error:
-        found = list(from_validation(error, PROVIDED))
-    faults.extend(place.fault(record, misfit) for misfit in found)
-    if len(faults) == known:
-        return None
-    try:
-        return Entity.model_validate(_without(expanded, [misfit.where for misfit in found]))
-    except ValidationError as error:
-        if all(len(misfit.where) > 1 or misfit.where[0] not in Entity.model_fields for misfit in found):
-            again = [misfit for misfit in from_validation(error, PROVIDED) if misfit not in found]
-            faults.extend(place.fault(record, misfit) for misfit in again)
-        return None
+    """The entity of a record, without its wrong parts; what is wrong is added to `faults`.
+
+    None where what is left would be another table than the one that was meant.
+    """
+    rest = {key: _expand(value, (key,), expansion, place, record, faults) for key, value in record.items()}
+    for key in [key for key in rest if key in GENERATED]:
+        misfit = Misfit((key,), "is filled in by the store, never by a file", fix="remove it")
+        faults.append(place.fault(record, misfit))
+        del rest[key]
+    told: list[Misfit] = []
+    follows = False
+    while True:
+        try:
+            return Entity.model_validate(rest)
+        except ValidationError as error:
+            found = [misfit for misfit in from_validation(error, PROVIDED) if misfit not in told]
+        if not follows:
+            faults.extend(place.fault(record, misfit) for misfit in found)
+        told += found
+        wrong = {str(misfit.where[0]) for misfit in found}
+        if not found or wrong & _IDENTITY:
+            return None
+        follows = follows or any(len(m.where) == 1 and m.where[0] in Entity.model_fields for m in found)
+        rest = _without(rest, [misfit.where for misfit in found])
 
 
 def _without(record: dict[str, Any], paths: list[tuple[str | int, ...]]) -> dict[str, Any]:

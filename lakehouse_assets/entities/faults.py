@@ -107,7 +107,10 @@ class Place:
 
 def refuse(faults: Sequence[Fault]) -> CatalogError:
     """The error that carries all faults, by file and line."""
-    ordered = tuple(sorted(dict.fromkeys(faults), key=lambda fault: (fault.file, fault.line)))
+    once: dict[str, Fault] = {}
+    for fault in faults:
+        once.setdefault(str(fault), fault)  # by its text: the value of a fault may be a list
+    ordered = tuple(sorted(once.values(), key=lambda fault: (fault.file, fault.line)))
     count = "1 fault" if len(ordered) == 1 else f"{len(ordered)} faults"
     listed = "\n".join(f"  {fault}" for fault in ordered)
     return CatalogError(f"the catalog has {count}:\n{listed}", fix="mend them and load again", faults=ordered)

@@ -202,7 +202,9 @@ class Entity(BaseModel):
         pydantic.ValidationError: (a ValueError) with every fault of the fields.
     """
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", hide_input_in_errors=True, use_attribute_docstrings=True, validate_assignment=True
+    )
 
     entity_id: Text
     """The stable id of the entity, unique in the catalog."""

@@ -72,7 +72,7 @@ def read(text: str) -> Document:
         try:
             root = loader.get_single_node()
             if root is not None:
-                _walk(root, (), document, frozenset())
+                _walk(root, (), document, frozenset(), set())
                 document.data = loader.construct_document(root)
         finally:
             loader.dispose()
@@ -85,23 +85,28 @@ def read(text: str) -> Document:
     return document
 
 
-def _walk(node: yaml.Node, path: Path, document: Document, above: frozenset[int]) -> None:
+def _walk(node: yaml.Node, path: Path, document: Document, above: frozenset[int], seen: set[int]) -> None:
     if id(node) in above:
         raise yaml.constructor.ConstructorError(None, None, "an anchor that contains itself", node.start_mark)
+    if id(node) in seen:
+        return  # an alias: its lines are those of the anchor, and are found there
+    seen.add(id(node))
     above |= {id(node)}
     if isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
             document.lines[(*path, index)] = value.start_mark.line + 1
-            _walk(value, (*path, index), document, above)
+            _walk(value, (*path, index), document, above, seen)
     elif isinstance(node, yaml.MappingNode):
-        _walk_mapping(node, path, document, above)
+        _walk_mapping(node, path, document, above, seen)
 
 
-def _walk_mapping(node: yaml.MappingNode, path: Path, document: Document, above: frozenset[int]) -> None:
+def _walk_mapping(
+    node: yaml.MappingNode, path: Path, document: Document, above: frozenset[int], seen: set[int]
+) -> None:
     first: dict[str, int] = {}
     for key, value in node.value:
         if key.tag == _MERGE:
-            _walk(value, path, document, above)
+            _walk(value, path, document, above, seen)
             continue
         line = key.start_mark.line + 1
         if not isinstance(key, yaml.ScalarNode):
@@ -113,7 +118,7 @@ def _walk_mapping(node: yaml.MappingNode, path: Path, document: Document, above:
             document.troubles.append(Trouble(line, problem, where, fix="keep one of them"))
         first[key.value] = line
         document.lines[where] = line
-        _walk(value, where, document, above)
+        _walk(value, where, document, above, seen)
 
 
 @dataclass

@@ -137,8 +137,8 @@ class _File:
 
     def close(self) -> DataFile:
         self._writer.close()
+        size = self.size()
         self._sink.close()
-        size = self._fs.get_file_info([self._path])[0].size
         footer = self._collected[0]
         stats = json.dumps(statistics(footer, self._schema), ensure_ascii=False)  # delta-rs misreads \ud83d\ude00
         return DataFile(self._path, footer.num_rows, size, self._values, stats)

@@ -35,6 +35,9 @@ def clear(node: exp.Expr, *operands: exp.Expr) -> None:
             raise refused(f"{render(operand)!r} in {render(node)!r} is not clear", "put it in parentheses")
 
 
+ONE_ROW = "a query inside is not allowed here: one row is judged at a time"
+
+
 class Comparisons(Core):
     """The comparisons of a translator."""
 
@@ -124,7 +127,7 @@ class Comparisons(Core):
 
     def _query(self, node: exp.Expr, *, exists: bool = False) -> tuple[str, Kinds]:
         if self.queries is None:
-            raise refused("a query inside an expression needs a table to read", "use a table of source_format sql")
+            raise refused(ONE_ROW)
         return self.queries.subquery(node, self.scope, exists=exists)
 
     def _like(self, node: exp.Expr) -> Typed:

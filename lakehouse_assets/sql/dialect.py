@@ -13,6 +13,7 @@ from sqlglot import exp
 
 from lakehouse_assets.errors import SqlError
 from lakehouse_assets.sql import functions, relations
+from lakehouse_assets.sql.comparisons import ONE_ROW
 from lakehouse_assets.sql.expressions import Translator
 from lakehouse_assets.sql.parse import is_cte, parse_query, render, table_name
 from lakehouse_assets.sql.scope import Column, Relation, Scope
@@ -63,7 +64,7 @@ def row_faults(expression: exp.Expr, *, condition: bool = False) -> list[str]:
 
 def _several_rows(node: exp.Expr) -> list[str]:
     if isinstance(node, exp.Query | exp.Exists) or (isinstance(node, exp.In) and node.args.get("query")):
-        return ["a query inside is not allowed here: one row is judged at a time"]
+        return [ONE_ROW]
     if isinstance(node, exp.Window):
         return ["OVER is not allowed here: one row is judged at a time (use a table of source_format sql)"]
     if isinstance(node, exp.Anonymous):
