@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,16 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith(("LAKEHOUSE_", "AWS_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _reachable(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Other users may pass through pytest's directories: what a test forbids is forbidden by the test alone."""
+    base = tmp_path_factory.getbasetemp()
+    for directory in (base, *base.parents):
+        if directory.stat().st_uid != os.geteuid() or directory == Path(tempfile.gettempdir()):
+            break
+        directory.chmod(directory.stat().st_mode | 0o055)
 
 
 @dataclass(frozen=True)
