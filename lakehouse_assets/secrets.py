@@ -11,14 +11,16 @@ from collections.abc import Mapping
 
 from lakehouse_assets.errors import SecretError
 
-_NAMED = re.compile(r"\$\{secret:([A-Za-z0-9_.-]+)\}")
-_SCOPED = re.compile(r"\{\{\s*secrets/([A-Za-z0-9_.-]+)/([A-Za-z0-9_.-]+)\s*\}\}")
+_REFERENCE = re.compile(
+    r"\$\{secret:(?P<name>[A-Za-z0-9_.-]+)\}"
+    r"|\{\{\s*secrets/(?P<scope>[A-Za-z0-9_.-]+)/(?P<key>[A-Za-z0-9_.-]+)\s*\}\}"
+)
 _SENSITIVE = re.compile(r"passw|token|secret|jaas|credential|access.?key", re.IGNORECASE)
 
 
 def is_reference(text: str) -> bool:
     """Whether `text` holds a reference to a secret."""
-    return bool(_NAMED.search(text) or _SCOPED.search(text))
+    return bool(_REFERENCE.search(text))
 
 
 def is_sensitive(option: str) -> bool:
@@ -37,16 +39,10 @@ def resolve(text: str, environ: Mapping[str, str]) -> str:
         SecretError: a reference has no value here. The message names the variable, never a value.
     """
 
-    def named(match: re.Match[str]) -> str:
-        return _lookup(match[0], match[1], environ)
+    def value(match: re.Match[str]) -> str:
+        name = match["name"] or re.sub(r"[^A-Za-z0-9]", "_", f"{match['scope']}_{match['key']}").upper()
+        if name not in environ:
+            raise SecretError(f"the secret {match[0]} has no value", fix=f"set the environment variable {name}")
+        return environ[name]
 
-    def scoped(match: re.Match[str]) -> str:
-        return _lookup(match[0], re.sub(r"[^A-Za-z0-9]", "_", f"{match[1]}_{match[2]}").upper(), environ)
-
-    return _SCOPED.sub(scoped, _NAMED.sub(named, text))
-
-
-def _lookup(reference: str, variable: str, environ: Mapping[str, str]) -> str:
-    if variable not in environ:
-        raise SecretError(f"the secret {reference} has no value", fix=f"set the environment variable {variable}")
-    return environ[variable]
+    return _REFERENCE.sub(value, text)

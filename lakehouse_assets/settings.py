@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableSetting
 
 from lakehouse_assets.errors import SettingsError
 
@@ -55,7 +57,15 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
         faults = "; ".join(
-            f"LAKEHOUSE_{'_'.join(str(part) for part in fault['loc']).upper()}: {fault['msg']} (got {fault['input']!r})"
-            for fault in error.errors()
+            f"LAKEHOUSE_{str(fault['loc'][0]).upper()}: {fault['msg']}{_shown(fault)}" for fault in error.errors()
         )
-        raise SettingsError(f"settings are not legal: {faults}", fix="set or unset these variables") from None
+    except UnreadableSetting as error:  # its cause quotes the text, which may hold a secret
+        field = str(error).split('"')[1]
+        faults = f"LAKEHOUSE_{field.upper()}: it is not JSON"
+    raise SettingsError(f"settings are not legal: {faults}", fix="set or unset these variables")
+
+
+def _shown(fault: ErrorDetails) -> str:
+    """The offending value, unless the setting holds secrets."""
+    field = Settings.model_fields.get(str(fault["loc"][0]))
+    return "" if field is None or "SecretStr" in str(field.annotation) else f" (got {fault['input']!r})"

@@ -34,7 +34,7 @@ from lakehouse_assets.errors import (
 )
 from lakehouse_assets.lake import log
 from lakehouse_assets.lake.delta import DeltaTable, create_table, find_table
-from lakehouse_assets.lake.schemas import compare, conform, fit, widens
+from lakehouse_assets.lake.schemas import compare, conform, fit, plain, widens
 from lakehouse_assets.lake.storage import Storage, first_line, is_local
 from lakehouse_assets.lake.streams import ENOUGH_ROWS, Watched
 from lakehouse_assets.lake.values import Commit, DataFile, Number, TableSpec
@@ -223,8 +223,8 @@ class EmbeddedEngine(Engine):
         return table.merge(rest, keys, OPERATION, number)
 
     def _rebuild(self, handle: Handle, relation: Relation, columns: pa.Schema, number: Number) -> Commit:
-        table = self._table(handle)
-        if columns.equals(table.schema, check_metadata=True):
+        table, columns = self._table(handle), plain(columns)
+        if columns.equals(plain(table.schema), check_metadata=True):
             return table.overwrite(self._fitted(relation, table, table.schema), number)
         return table.overwrite_schema(self._fitted(relation, table, columns), number)
 

@@ -16,11 +16,11 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from lakehouse_assets.errors import ConcurrentWriter, FeedExpired, LakeError, StoreFailed
+from lakehouse_assets.errors import ConcurrentWriter, FeatureRefused, FeedExpired, LakeError, StoreFailed
 from lakehouse_assets.lake import log
 from lakehouse_assets.lake.faults import translated
 from lakehouse_assets.lake.log import MARK
-from lakehouse_assets.lake.schemas import check_columns, check_spec
+from lakehouse_assets.lake.schemas import check_columns, check_spec, plain
 from lakehouse_assets.lake.storage import Storage, check_writable, is_local, normalize
 from lakehouse_assets.lake.streams import Watched
 from lakehouse_assets.lake.table import TableAt
@@ -240,6 +240,7 @@ def create_table(uri: str, storage: Storage, spec: TableSpec) -> DeltaTable:
 
     uri = normalize(uri)
     check_spec(spec.schema, spec.partition_by, uri)
+    _check_properties(spec.properties, uri)
     properties = {"delta.checkpointInterval": "50", "delta.enableExpiredLogCleanup": "false"} | dict(spec.properties)
     if is_local(uri):
         check_writable(uri)
@@ -247,7 +248,7 @@ def create_table(uri: str, storage: Storage, spec: TableSpec) -> DeltaTable:
         with translated(uri):
             deltalake.DeltaTable.create(
                 uri,
-                spec.schema,
+                plain(spec.schema),
                 mode="ignore",
                 partition_by=list(spec.partition_by) or None,
                 description=spec.comment,
@@ -263,6 +264,17 @@ def create_table(uri: str, storage: Storage, spec: TableSpec) -> DeltaTable:
     return open_table(uri, storage)
 
 
+def _check_properties(properties: Mapping[str, str], uri: str) -> None:
+    """Raise `FeatureRefused` for properties with which the numbers, or the rows, could not be relied on."""
+    for name in properties:
+        if name == "delta.setTransactionRetentionDuration":
+            raise FeatureRefused(f"{uri}: {name} lets the numbers of the batches expire", fix="leave it out")
+        if name.startswith("delta.constraints."):
+            raise FeatureRefused(
+                f"{uri}: {name} would not be checked: rows are staged as files", fix="declare it under expectations"
+            )
+
+
 def _append_nothing(table: deltalake.DeltaTable, schema: pa.Schema, number: Number) -> None:
     import deltalake
 
@@ -275,7 +287,11 @@ def _properties(*numbers: Number, retries: int | None = None) -> deltalake.Commi
     return CommitProperties(
         custom_metadata={MARK: numbers[0].plan or numbers[0].app_id},
         max_commit_retries=retries,
-        app_transactions=[Transaction(number.app_id, number.value) for number in numbers],
+        app_transactions=[
+            Transaction(app_id, value)
+            for number in numbers
+            for app_id, value in ((number.app_id, number.value), *number.also)
+        ],
     )
 
 

@@ -17,7 +17,6 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from lakehouse_assets.errors import ConcurrentWriter, LakeError
 from lakehouse_assets.lake.delta import DeltaTable, create_table, find_table
@@ -44,6 +43,9 @@ SCHEMA = pa.schema(
         pa.field("run_date", pa.date32(), metadata={"comment": "what :run_date means in this batch (UTC)"}),
         pa.field("planned_at", pa.timestamp("us", tz="UTC")),
         pa.field("rebuild", pa.bool_(), metadata={"comment": "the batch starts the table over"}),
+        pa.field("follows", pa.int64(), metadata={"comment": "the number that the target carries before the batch"}),
+        pa.field("also", pa.string(), metadata={"comment": "JSON: numbers of other feeds that the commit uses up"}),
+        pa.field("quarantine_version", pa.int64(), metadata={"comment": "the quarantine's when the plan was made"}),
     ]
 )
 
@@ -65,11 +67,14 @@ class Plan:
     plan_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     revision: int = 0
     rebuild: bool = False
+    follows: int = 0
+    also: Mapping[str, int] = field(default_factory=dict)
+    quarantine_version: int = -1
 
     @property
     def as_number(self) -> Number:
         """The number that every commit of this batch carries."""
-        return Number(self.feed.app_id, self.number, self.plan_id)
+        return Number(self.feed.app_id, self.number, self.plan_id, tuple(self.also.items()))
 
     @property
     def recipe_hash(self) -> str:
@@ -101,6 +106,9 @@ class Plan:
             "run_date": self.run_date,
             "planned_at": self.planned_at,
             "rebuild": self.rebuild,
+            "follows": self.follows,
+            "also": _json(self.also),
+            "quarantine_version": self.quarantine_version,
         }
 
     @classmethod
@@ -112,7 +120,8 @@ class Plan:
             start=json.loads(row["start_position"]),
             end=json.loads(row["end_position"]),
             recipe=json.loads(row["recipe"]),
-            **{name: value for name, value in row.items() if name in known - {"feed", "recipe"}},
+            also=json.loads(row["also"]),
+            **{name: value for name, value in row.items() if name in known - {"feed", "recipe", "also"}},
         )
 
 
@@ -167,28 +176,42 @@ class Ledger:
         table.append(rows.to_reader(), *(Number(p.feed.app_id, p.revision, p.plan_id) for p in numbered))
         return numbered
 
-    def history(self, feed: FeedName) -> list[Plan]:
-        """Every plan of a feed that counts, oldest first: the newest of each number since the last rebuild."""
-        newest: dict[int, Plan] = {}
-        for plan in sorted(self._rows(feed), key=lambda plan: plan.revision):
-            if plan.rebuild and plan.number not in newest:
-                newest.clear()
-            newest[plan.number] = plan
-        return list(newest.values())
+    def history(self, feed: FeedName, number: int | None = None) -> list[Plan]:
+        """The plans that led to batch `number` of a feed (default: the newest), oldest first, since its last rebuild.
+
+        A plan that was superseded is not among them.
+        """
+        newest = {plan.number: plan for plan in sorted(self._rows(feed), key=lambda plan: plan.revision)}
+        found: list[Plan] = []
+        if number is None:
+            number = max(newest, default=0)
+        while (plan := newest.get(number)) is not None:
+            found.append(plan)
+            if plan.rebuild:
+                break
+            number = plan.follows
+        return found[::-1]
+
+    def feeds(self, destination: str) -> set[str]:
+        """The names of all feeds that ever had a plan for `destination`."""
+        return {row["feed"] for row in self._read({"destination": destination}) if row["destination"] == destination}
 
     def _rows(self, feed: FeedName, revision: int | None = None) -> Iterator[Plan]:
+        wanted = {"app_id": feed.app_id} | ({"revision": revision} if revision else {})
+        for row in self._read(wanted):
+            if row["app_id"] == feed.app_id and revision in (None, row["revision"]):
+                yield Plan.of_row(row)
+
+    def _read(self, bounds: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """Rows of the files that may hold these values."""
         if self._table is None:
             return
         import pyarrow.parquet as pq
 
         fs, _ = self._table.storage.filesystem(self._table.uri)
-        wanted = {"app_id": feed.app_id} | ({"revision": revision} if revision else {})
-        for file in self._table.files(bounds=wanted):
+        for file in self._table.files(bounds=bounds):
             with store_faults(self._table.uri, LakeError), fs.open_input_file(file.path) as source:
-                rows = pq.ParquetFile(source).read()
-            for row in rows.filter(pc.equal(rows.column("app_id"), feed.app_id)).to_pylist():
-                if revision is None or row["revision"] == revision:
-                    yield Plan.of_row(row)
+                yield from pq.ParquetFile(source).read().to_pylist()
 
 
 def _json(value: Any) -> str:

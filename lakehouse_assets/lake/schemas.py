@@ -75,6 +75,27 @@ def _check_flat(dtype: pa.DataType, where: str) -> None:
         raise TypeRefused(f"{where}: Delta holds no {dtype}", fix=f"cast it: CAST(… AS {spark})")
 
 
+def plain(schema: pa.Schema) -> pa.Schema:
+    """`schema` with nothing but names, types, nullability and comments: no field ids of a file that it came from."""
+    return pa.schema([_plain(field) for field in schema])
+
+
+def _plain(field: pa.Field) -> pa.Field:
+    comment = (field.metadata or {}).get(b"comment")
+    metadata = {b"comment": comment} if comment else None
+    return pa.field(field.name, _plain_type(field.type), nullable=field.nullable, metadata=metadata)
+
+
+def _plain_type(dtype: pa.DataType) -> pa.DataType:
+    if pa.types.is_list(dtype):
+        return pa.list_(_plain(dtype.value_field).with_name("element"))
+    if pa.types.is_map(dtype):
+        return pa.map_(_plain(dtype.key_field), _plain(dtype.item_field))
+    if pa.types.is_struct(dtype):
+        return pa.struct([_plain(field) for field in dtype])
+    return dtype
+
+
 def fit(batch: pa.RecordBatch, schema: pa.Schema, partition_by: Sequence[str], uri: str) -> pa.RecordBatch:
     """`batch` in the order of the table's columns `schema`.
 

@@ -13,11 +13,16 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class Number:
-    """The number that a write commits: at most one commit of a table carries `value` for `app_id`."""
+    """The number that a write commits: at most one commit of a table carries `value` for `app_id`.
+
+    Attributes:
+        also: numbers of further feeds that the same commit uses up, so that nobody can commit them later.
+    """
 
     app_id: str
     value: int
     plan: str = ""
+    also: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)

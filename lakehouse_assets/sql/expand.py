@@ -1,6 +1,6 @@
-"""Views put in the place of their names.
+"""Texts put into queries: views in the place of their names, and literals.
 
-What belongs here: rewriting table references. What does not: knowing which name is a view.
+What belongs here: rewriting table references, quoting. What does not: knowing which name is a view.
 """
 
 from __future__ import annotations
@@ -21,3 +21,8 @@ def expand(text: str, views: Mapping[str, str]) -> str:
             alias = table.alias or table.name
             table.replace(parse_query(views[name], name).subquery(alias))
     return render(tree)
+
+
+def text_literal(text: str) -> str:
+    """A text as a literal of Spark SQL."""
+    return render(exp.Literal.string(text))

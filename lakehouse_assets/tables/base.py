@@ -15,7 +15,7 @@ import pyarrow as pa
 from lakehouse_assets.engines.base import Engine, Handle, Relation, open_engine
 from lakehouse_assets.entities.catalog import Catalog
 from lakehouse_assets.entities.model import Entity, TableName
-from lakehouse_assets.errors import FeatureRefused, ForeignTable, LakeError
+from lakehouse_assets.errors import ConcurrentWriter, FeatureRefused, ForeignTable, LakeError
 from lakehouse_assets.lake.delta import Commit, TableSpec
 from lakehouse_assets.lake.names import BATCHES, FeedName, Lake
 from lakehouse_assets.lake.plans import Plan, PlanBook
@@ -242,6 +242,22 @@ def ensure(work: Work, entity: Entity, table: TableName, schema: pa.Schema, *, c
     work.engine.refuse_writers(handle)
     new = new_fields(handle.schema, schema)
     return work.engine.add_columns(handle, new) if new else handle
+
+
+def target_of(work: Work, entity: Entity, plan: Plan, schema: pa.Schema, *, change_feed: bool) -> Handle:
+    """The table that a plan writes, as `ensure` gives it, if the plan still is the next one.
+
+    Raises:
+        ConcurrentWriter: another batch was committed since the plan was made, so its range no longer fits.
+    """
+    handle = ensure(work, entity, entity.table, schema, change_feed=change_feed)
+    carried = handle.number(plan.feed.app_id)
+    if plan.mode != "replace" and carried != plan.follows and carried < plan.number:
+        raise ConcurrentWriter(
+            f"{entity.table} carries batch {carried}, and plan {plan.number} follows batch {plan.follows}",
+            fix="run again",
+        )
+    return handle
 
 
 def new_fields(have: Iterable[pa.Field], wanted: Iterable[pa.Field]) -> list[pa.Field]:

@@ -20,6 +20,7 @@ from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.lake.schemas import same_type
 from lakehouse_assets.lake.storage import normalize
 from lakehouse_assets.sources.base import Notice
+from lakehouse_assets.sql.expand import text_literal
 from lakehouse_assets.sql.types import spark_type
 from lakehouse_assets.tables import quarantine, view
 from lakehouse_assets.tables.base import (
@@ -32,6 +33,7 @@ from lakehouse_assets.tables.base import (
     ensure,
     feeding,
     is_read,
+    target_of,
     upstream,
     with_comments,
 )
@@ -50,6 +52,8 @@ def draft(work: Work, feed: Feed) -> Draft | Idle:
     if feed.last is None or feed.rebuild:
         mode: Mode = "replace" if feed.starts_over else "append"
         return Draft(mode, {"version": FROM_THE_START}, {"version": source.version}, source.id, recipe)
+    if "version" not in feed.last.end:  # it read a view before
+        return Draft("replace", {"version": FROM_THE_START}, {"version": source.version}, source.id, recipe)
     check_incarnation(feed.entity, feed.last.incarnation, source.id)
     start = int(feed.last.end["version"])
     kind = work.engine.changes(source, start).kind
@@ -70,11 +74,11 @@ def _draft_over_view(work: Work, feed: Feed, recipe: Mapping[str, Any]) -> Draft
     incarnation = ",".join(handle.id for handle in handles.values())
     if feed.last is None or feed.rebuild:
         return Draft("replace" if feed.starts_over else "append", {}, end, incarnation, recipe)
+    if feed.last.recipe_hash != Plan.hash_of(recipe) or set(feed.last.end) != set(end):
+        return Draft("replace", {}, end, incarnation, recipe)
     check_incarnation(feed.entity, feed.last.incarnation, incarnation)
     moved = [work.engine.changes(h, int(feed.last.end[str(name)])).kind != "none" for name, h in handles.items()]
-    if not any(moved) and feed.last.recipe_hash == Plan.hash_of(recipe):
-        return Idle()
-    return Draft("replace", {}, end, incarnation, recipe)
+    return Draft("replace", {}, end, incarnation, recipe) if any(moved) else Idle()
 
 
 def recipe_of(work: Work, entity: Entity) -> dict[str, Any]:
@@ -114,6 +118,7 @@ def write(work: Work, feed: Feed, plan: Plan) -> Outcome:
     if "view" in plan.recipe:
         return keep(work, feed, plan, view.result(work, plan.recipe["view"], plan))
     source = upstream_of(work, feed.entity, int(plan.end["version"]))
+    check_incarnation(feed.entity, plan.incarnation, source.id)
     start = int(plan.start["version"])
     rows = work.engine.read(source) if start == FROM_THE_START else work.engine.changes(source, start).relation
     return keep(work, feed, plan, rows or work.engine.from_arrow(source.schema.empty_table()))
@@ -136,7 +141,7 @@ def keep(
     with engine.held(judged.relation) as held:
         counts = judged.count(held)
         unfit = misfits.count if misfits else 0
-        target = ensure(work, entity, entity.table, judged.schema, change_feed=keeps_change_feed(work, entity))
+        target = target_of(work, entity, plan, judged.schema, change_feed=keeps_change_feed(work, entity))
         commits: dict[TableName, Commit] = {}
         needed = counts.quarantined + unfit > 0
         box = quarantine_of(work, entity, judged.schema, judged.upstream, needed=needed)
@@ -215,5 +220,7 @@ def _padded(sql: str, have: pa.Field | None, wanted: pa.Field) -> str:
     if not pa.types.is_struct(wanted.type) or not pa.types.is_struct(have.type) or same_type(have.type, wanted.type):
         return sql
     inner = {f.name: f for f in have.type}
-    fields = ", ".join(f"'{f.name}', {_padded(f'{sql}.`{f.name}`', inner.get(f.name), f)}" for f in wanted.type)
+    fields = ", ".join(
+        f"{text_literal(f.name)}, {_padded(f'{sql}.`{f.name}`', inner.get(f.name), f)}" for f in wanted.type
+    )
     return f"CASE WHEN {sql} IS NOT NULL THEN named_struct({fields}) END"

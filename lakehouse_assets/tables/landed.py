@@ -15,7 +15,7 @@ from lakehouse_assets.errors import NotRunnable, SchemaDrift
 from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.sources.base import ROW_FIELDS, Batch, Past, Position
 from lakehouse_assets.tables import conformed, quarantine
-from lakehouse_assets.tables.base import Draft, Feed, Idle, Mode, Outcome, Work, ensure
+from lakehouse_assets.tables.base import Draft, Feed, Idle, Mode, Outcome, Work, target_of
 from lakehouse_assets.tables.rules import Recipe
 
 INGESTED_AT = pa.field("_ingested_at", pa.timestamp("us", tz="UTC"))
@@ -57,6 +57,7 @@ def write(work: Work, feed: Feed, plan: Plan) -> Outcome:
         source.verify(end, plan.incarnation)  # it may have been replaced since the plan was made
         columns = pa.schema([*source.columns(start, end), *ROW_FIELDS, INGESTED_AT])
         rows = _rows(work, feed, plan, columns, misfits, source.read(start, end))
+        check_evolution(feed, columns)
         if plan.mode == "append" and Recipe.recorded(plan.recipe).passes_all:
             return _stream(work, feed, plan, columns, rows, misfits)
         relation = work.engine.from_arrow(pa.RecordBatchReader.from_batches(columns, rows))
@@ -90,8 +91,7 @@ def _stream(
 ) -> Outcome:
     """Rows that only pass through: staged as they arrive, in bounded memory."""
     entity = feed.entity
-    check_evolution(feed, columns)
-    target = ensure(work, entity, entity.table, columns, change_feed=conformed.keeps_change_feed(work, entity))
+    target = target_of(work, entity, plan, columns, change_feed=conformed.keeps_change_feed(work, entity))
     stage, count = work.engine.appender(target), 0
     try:
         for batch in rows:

@@ -16,7 +16,7 @@ from lakehouse_assets.errors import ExpectationFailed
 from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.sql.parse import parse_query, tables
 from lakehouse_assets.tables import view
-from lakehouse_assets.tables.base import Draft, Feed, Idle, Mode, Outcome, Work, ensure, upstream, with_comments
+from lakehouse_assets.tables.base import Draft, Feed, Idle, Mode, Outcome, Work, target_of, upstream, with_comments
 from lakehouse_assets.tables.conformed import check_incarnation
 
 
@@ -30,9 +30,9 @@ def draft(work: Work, feed: Feed) -> Draft | Idle:
     recipe = _recipe(work, entity, today)
     if feed.last is None or feed.rebuild:
         return Draft("replace", {}, end, incarnation, recipe)
-    check_incarnation(entity, feed.last.incarnation, incarnation)
-    if Plan.hash_of(recipe) != feed.last.recipe_hash:
+    if Plan.hash_of(recipe) != feed.last.recipe_hash or set(feed.last.end) != set(end):
         return Draft("replace", {}, end, incarnation, recipe)
+    check_incarnation(entity, feed.last.incarnation, incarnation)
     moved = [_changes(work, name, int(feed.last.end[str(name)])).kind for name in handles]
     if all(kind == "none" for kind in moved):
         return Idle()
@@ -59,17 +59,19 @@ def _changes(work: Work, name: TableName, start: int, end: int | None = None) ->
 def write(work: Work, feed: Feed, plan: Plan) -> Outcome:
     """Make the batch over the upstream versions that the plan pins."""
     entity, engine = feed.entity, work.engine
-    handles = {name: upstream(work, name, int(plan.end[str(name)])) for name in view.stored(work, entity.table)}
+    pinned = {TableName(*name.split(".")): int(version) for name, version in plan.end.items()}
+    handles = {name: upstream(work, name, pinned[name]) for name in sorted(pinned)}
+    check_incarnation(entity, plan.incarnation, ",".join(handle.id for handle in handles.values()))
     inputs = {str(name): engine.read(handle) for name, handle in handles.items()}
     if plan.mode == "replace":
         with engine.held(_result(work, plan, inputs)) as held:
-            target = ensure(work, entity, entity.table, engine.schema(held), change_feed=True)
+            target = target_of(work, entity, plan, engine.schema(held), change_feed=True)
             return _replace(work, entity, plan, target, held)
     key = plan.recipe["key"]
     with engine.held(_touched(work, plan, handles, key)) as touched:
         near = {name: engine.query(_of_keys(key), {"rows": rows, "touched": touched}) for name, rows in inputs.items()}
         with engine.held(_result(work, plan, near)) as held:
-            target = ensure(work, entity, entity.table, engine.schema(held), change_feed=True)
+            target = target_of(work, entity, plan, engine.schema(held), change_feed=True)
             if plan.mode == "partitions":
                 return _replace(work, entity, plan, target, held, engine.rows(touched))
             return _merge(work, entity, plan, target, held, touched)

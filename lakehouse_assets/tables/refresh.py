@@ -129,7 +129,11 @@ def _step(work: Work, entity: Entity) -> Outcome | None:
         replayed = () if plan.rebuild else (Notice("replayed", f"batch {plan.number} was interrupted and made again"),)
         return replace(outcome, notices=(*replayed, *outcome.notices), more=True)
     if opened.pending is None:
+        _check_renamed(work, feed, opened.ledger)
         _check_foreign(work, entity, feed.target, feed.last)
+        feed = replace(feed, starts_over=_only_quarantine_left(work, feed))
+    elif opened.pending.mode == "replace":
+        feed = replace(feed, rebuild=opened.pending.rebuild, starts_over=True)
     else:
         _check_unkept(work, entity, opened.pending)
     draft = kind.draft(work, feed)
@@ -151,10 +155,19 @@ def _replayable(work: Work, feed: Feed, plan: Plan) -> bool:
     return feed.entity.kind != "landed" or landed.replayable(work, feed, plan)
 
 
+def _only_quarantine_left(work: Work, feed: Feed) -> bool:
+    """Whether a table and its plans are gone but its quarantine is not: the first batch replaces both."""
+    return feed.target is None and feed.last is None and _carried_by_quarantine(work, feed.entity, feed.name) > 0
+
+
+def _carried_by_quarantine(work: Work, entity: Entity, name: FeedName) -> int:
+    box = work.engine.find(work.uri(entity.table.quarantine))
+    return box.number(name.app_id) if box is not None else 0
+
+
 def _check_unkept(work: Work, entity: Entity, plan: Plan) -> None:
     """Raise `SourceError` if a part of an interrupted plan that can no longer be read was kept already."""
-    box = work.engine.find(work.uri(entity.table.quarantine))
-    if plan.mode == "append" and box is not None and box.number(plan.feed.app_id) >= plan.number:
+    if plan.mode == "append" and _carried_by_quarantine(work, entity, plan.feed) >= plan.number:
         raise SourceError(
             f"{entity.table}: batch {plan.number} was interrupted after its quarantine was written, and what it read "
             "was rewritten since",
@@ -180,7 +193,8 @@ def _plan_rebuild(work: Work, feeds: Sequence[Entity]) -> None:
                 fix="run it with --accept-loss if that is meant",
             )
         plans.append(_planned(work, feed, draft, ledger))
-    ledger.record(*plans)
+    first = replace(plans[0], also={plan.feed.app_id: plan.follows for plan in plans[1:]})
+    ledger.record(first, *plans[1:])
 
 
 def _rebuilt(feed: Feed, first: bool) -> Feed:
@@ -196,21 +210,26 @@ def _open(work: Work, entity: Entity, *, checked: bool = True) -> Opened:
     number = target.number(name.app_id) if target else 0
     ledger = work.book.open(name)
     last = ledger.last(name)
-    past = Past(lambda: [dict(plan.end) for plan in ledger.history(name)], dict(last.end) if last else None)
-    feed = Feed(entity, name, target, last, past)
-    if last is not None and (last.number == number + 1 or (last.number > number and last.mode == "replace")):
-        before = [plan for plan in ledger.history(name) if plan.number <= number]
-        past = Past.of(*(dict(plan.end) for plan in before))
-        return Opened(replace(feed, last=before[-1] if before else None, past=past), ledger, last)
+    behind = last is not None and last.number > number
+    done = next(reversed(ledger.history(name, number)), None) if behind else last
+    past = Past(lambda: [dict(plan.end) for plan in ledger.history(name, number)], dict(done.end) if done else None)
+    feed = Feed(entity, name, target, done, past)
+    if last is not None and last.number > number and (last.mode == "replace" or last.follows == number):
+        return Opened(feed, ledger, last)
     if checked:
-        _check_step(work, name, last, number, target)
+        _check_step(work, name, last, number, done, target)
     return Opened(feed, ledger)
 
 
-def _check_step(work: Work, name: FeedName, last: Plan | None, number: int, target: Handle | None) -> None:
-    """Raise `LakeError` if table and plans disagree, unless another process is just moving them on."""
+def _check_step(
+    work: Work, name: FeedName, last: Plan | None, number: int, done: Plan | None, target: Handle | None
+) -> None:
+    """Raise `LakeError` if table and plans disagree, unless another process is just moving them on.
+
+    A table may carry a batch that a newer plan meant to supersede: then that batch is what the next one follows.
+    """
     planned = last.number if last else 0
-    if planned == number:
+    if planned == number or (last is not None and done is not None and last.follows < number < planned):
         return
     again = work.engine.find(target.uri) if target else None
     if again is not None and again.number(name.app_id) != number:
@@ -224,15 +243,33 @@ def _check_step(work: Work, name: FeedName, last: Plan | None, number: int, targ
 
 
 def _check_foreign(work: Work, entity: Entity, target: Handle | None, last: Plan | None) -> None:
-    """Raise `ForeignCommit` if somebody else changed rows since the last plan."""
+    """Raise `ForeignCommit` if somebody else changed rows of the table or its quarantine since the last plan."""
     if target is None or last is None or work.accept_foreign:
         return
-    for version in target.foreign_commits(last.target_version, target.version):
-        raise ForeignCommit(
-            f"version {version} of {entity.table} changed rows and was not written by this project",
-            fix=f"rebuild the table: lakehouse run --full-refresh {entity.table}; or keep the change: "
-            f"lakehouse run --accept-foreign {entity.table}",
-            version=version,
+    box = work.engine.find(work.uri(entity.table.quarantine))
+    looked = [(entity.table, target, last.target_version)]
+    looked += [(entity.table.quarantine, box, last.quarantine_version)] if box is not None else []
+    for name, handle, since in looked:
+        for version in handle.foreign_commits(since, handle.version):
+            raise ForeignCommit(
+                f"version {version} of {name} changed rows and was not written by this project",
+                fix=f"rebuild the table: lakehouse run --full-refresh {entity.table}; or keep the change: "
+                f"lakehouse run --accept-foreign {entity.table}",
+                version=version,
+            )
+
+
+def _check_renamed(work: Work, feed: Feed, ledger: Ledger) -> None:
+    """Raise `LakeError` if a feed without plans meets a table whose feeds have names that no entity has any more."""
+    if feed.target is None or feed.last is not None:
+        return
+    destination = str(feed.entity.table)
+    gone = ledger.feeds(destination) - {work.feed_name(entity).feed for entity in feeds_of(work, feed.entity.table)}
+    if gone:
+        raise LakeError(
+            f"{destination} was fed under the name {sorted(gone)[0]!r}, which no entity has any more; the feed "
+            f"{feed.name.feed!r} would read everything again and double its rows",
+            fix=f"keep the old name, or start over: lakehouse run --full-refresh {destination}",
         )
 
 
@@ -243,21 +280,25 @@ def _same_or_mended(work: Work, entity: Entity, plan: Plan, ledger: Ledger) -> P
     recipe = conformed.recipe_of(work, entity) if entity.kind == "conformed" else Recipe.of(entity).record()
     if plan.recipe_hash == Plan.hash_of(recipe):
         return plan
-    box = work.engine.find(work.uri(entity.table.quarantine))
-    if box is not None and box.number(plan.feed.app_id) >= plan.number:
+    if recipe.get("view") != plan.recipe.get("view") or _carried_by_quarantine(work, entity, plan.feed) >= plan.number:
         return plan
     return ledger.record(replace(plan, recipe=recipe))[0]
 
 
 def _planned(work: Work, feed: Feed, draft: Draft, ledger: Ledger) -> Plan:
-    """The plan that a draft becomes, under the next number."""
+    """The plan that a draft becomes, under a number that no plan and no table of the feed has carried."""
     planned = ledger.last(feed.name)
-    carried = feed.target.number(feed.name.app_id) if feed.target else 0
-    superseded = planned is not None and planned.mode == "append" == draft.mode and planned.number == carried + 1
+    app_id = feed.name.app_id
+    box = work.engine.find(work.uri(feed.entity.table.quarantine))
+    carried = feed.target.number(app_id) if feed.target else 0
+    number = max(planned.number if planned else 0, carried, box.number(app_id) if box else 0) + 1
+    follows = carried
+    if feed.rebuild:  # the commit that replaces the table uses up the number between, for every feed
+        number, follows = number + 1, number
     now = work.clock()
     return Plan(
         feed.name,
-        carried + 1 if superseded else max(planned.number if planned else 0, carried) + 1,
+        number,
         draft.mode,
         draft.start,
         draft.end,
@@ -267,4 +308,6 @@ def _planned(work: Work, feed: Feed, draft: Draft, ledger: Ledger) -> Plan:
         now.date(),
         now,
         rebuild=feed.rebuild,
+        follows=follows,
+        quarantine_version=box.version if box else -1,
     )

@@ -17,6 +17,7 @@ from lakehouse_assets.engines.base import Engine, Relation
 from lakehouse_assets.entities.model import Entity
 from lakehouse_assets.errors import ExpectationFailed
 from lakehouse_assets.sql import casts
+from lakehouse_assets.sql.expand import text_literal
 from lakehouse_assets.tables.base import Verdict
 
 EXAMPLES = 3
@@ -84,7 +85,7 @@ class Judged:
         items = [casts.tolerant(item) for item in self.recipe.select] or ["*"]
         items += [f"coalesce({failed}, false) AS _cast_{i}" for i, (_, failed) in enumerate(self._casts)]
         if not any(f.name == UPSTREAM for f in self.upstream):
-            fields = ", ".join(f"'{name}', {_quoted(name)}" for name in self.upstream.names)
+            fields = ", ".join(f"{text_literal(name)}, {_quoted(name)}" for name in self.upstream.names)
             items.append(f"named_struct({fields}) AS {UPSTREAM}")
         selected = f"SELECT {', '.join(items)} FROM upstream"
         broken = [f"NOT coalesce(({sql}), false) AS _broken_{i}" for i, (_, _, sql) in enumerate(self._rules)]
@@ -136,7 +137,7 @@ class Judged:
         """The rows that go to quarantine, with `_reasons`, `_upstream` and `extra` (SQL expressions by column)."""
         names = [f"cast_failed:{column}" for column, _ in self._casts] + [name for _, name, _ in self._rules]
         cases = ", ".join(
-            f"CASE WHEN {flag} THEN '{name}' END" for flag, name in zip(self._flags(), names, strict=True)
+            f"CASE WHEN {flag} THEN {text_literal(name)} END" for flag, name in zip(self._flags(), names, strict=True)
         )
         reasons = f"filter(array({cases}), reason -> reason IS NOT NULL)" if cases else "array('')"
         columns = [_quoted(name) for name in self.schema.names]

@@ -72,7 +72,7 @@ def test_processes_commit_a_number_once(shared, tmp_path, in_process):
 def stream_in(place: str) -> list[int]:
     """Append a stream much larger than what may be kept of it; the most that Arrow kept, in megabytes, and the rows."""
     schema = pa.schema([("x", pa.float64())])
-    batches = (pa.record_batch([pc.random(1_000_000)], schema=schema) for _ in range(60))
+    batches = (pa.record_batch([pc.random(1_000_000)], schema=schema) for _ in range(40))
     engine = EmbeddedEngine(Storage())
     rows = engine.from_arrow(pa.RecordBatchReader.from_batches(schema, batches))
     commit = engine.append(engine.create(place, TableSpec(schema)), rows, Number(APP, 1))
@@ -81,9 +81,9 @@ def stream_in(place: str) -> list[int]:
 
 
 def test_a_stream_is_appended_in_bounded_memory(tmp_path, in_process):
-    """480 MB pass through less than 200 MB, although the writer is slower than the source."""
+    """320 MB pass through less than 200 MB, although the writer is slower than the source."""
     most, rows = in_process.call(stream_in, tmp_path / "t")
-    assert rows == 60_000_000
+    assert rows == 40_000_000
     assert most < 200
 
 

@@ -149,6 +149,29 @@ def test_a_spec_is_checked_before_anything_is_made(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["delta.setTransactionRetentionDuration", "delta.constraints.positive"])
+def test_properties_that_cannot_be_relied_on_are_refused(tmp_path, name):
+    """Numbers that expire would let a batch in twice; constraints would not be checked."""
+    with pytest.raises(FeatureRefused, match=name):
+        create_table(str(tmp_path / "t"), STORAGE, TableSpec(KV, properties={name: "interval 1 day"}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_table_remembers_no_file_that_its_columns_came_from(tmp_path):
+    """Field ids and the like, at any depth, are no part of a column; its comment is."""
+    ids = {"PARQUET:field_id": "7"}
+    deep = pa.struct([pa.field("x", pa.list_(pa.field("item", pa.int64(), metadata=ids)), metadata=ids)])
+    named = pa.map_(pa.string(), pa.field("value", pa.int64(), metadata=ids))
+    schema = pa.schema([pa.field("k", deep, metadata=ids | {"comment": "the key"}), pa.field("m", named)])
+    table = create_table(str(tmp_path / "t"), STORAGE, TableSpec(schema))
+    table.add_columns([pa.field("n", pa.int64(), metadata=ids)])
+    log = (tmp_path / "t" / "_delta_log").glob("*.json")
+    assert not any("field_id" in path.read_text() for path in log)
+    table = open_table(table.uri, STORAGE)
+    assert table.schema.field("k").metadata == {b"comment": b"the key"}
+    assert table.schema.names == ["k", "m", "n"]
+
+
 def test_a_rebuild_keeps_the_partition_columns(tmp_path):
     """A new schema without the partition column is refused, and nothing changes."""
     uri = str(tmp_path / "t")

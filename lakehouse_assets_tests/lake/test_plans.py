@@ -26,7 +26,7 @@ def book(tmp_path):
 
 def plan(number, feed=FEED, **more):
     """A plan of a feed."""
-    return Plan(feed, number, "append", {"v": number - 1}, {"v": number}, "stream", **more)
+    return Plan(feed, number, "append", {"v": number - 1}, {"v": number}, "stream", **{"follows": number - 1} | more)
 
 
 def record(book, *plans):

@@ -69,6 +69,8 @@ REFUSED = {
     "SELECT v AS k, k AS v FROM t": "not in the result under its own name",
     "SELECT k FROM (SELECT DISTINCT v, w FROM t) AS q": "does not come out of",
     "SELECT q.k FROM (SELECT k, v FROM t ORDER BY v LIMIT 1) AS q": "LIMIT",
+    "SELECT t.k, u.v FROM t CROSS JOIN u WHERE t.k <=> u.k": "does not equate",
+    "SELECT j AS k FROM (SELECT k, k AS j FROM t UNION ALL SELECT k, v AS j FROM u) AS q": "not in the result",
     "SELECT 1 AS k": "without FROM",
     "SELECT k, count(*) AS n FROM t GROUP BY ROLLUP (k)": "GROUP BY does not name",
     "SELECT k FROM": "not Spark SQL",

@@ -280,3 +280,29 @@ delta_live_store:
     it.run()
     assert it.rows("bronze.c", "id", "v") == [(1, "a"), (2, "better"), (3, "more")]
     assert it.run() == []
+
+
+def test_a_frozen_table_with_rules_refuses_new_columns(tmp_path):
+    """`evolution: freeze` holds whether rows are judged or only pass through."""
+    rules = "    expectations: {expect_all: {some: id > 0}}\n    lakehouse: {evolution: freeze}\n"
+    it = Lab(tmp_path / "lake", YAML + rules)
+    it.feed("stream", [{"id": 1, "v": "a"}])
+    it.run()
+    it.declare(YAML.replace("v STRING", "v STRING, w DOUBLE") + rules)
+    it.streams["stream"] = [pa.RecordBatch.from_pylist([{"id": 1, "v": "a", "w": 1.5}, {"id": 2, "v": "b", "w": 2.5}])]
+    it.work = _trusting(it)
+    with pytest.raises(SchemaDrift, match="the table is frozen"):
+        it.run()
+
+
+def test_a_column_name_with_a_quote_is_no_sql(tmp_path):
+    """Names are quoted wherever they stand in a text of SQL."""
+    yaml = """
+delta_live_store:
+  - {entity_id: b, source: stream, source_format: sqlite, destination: bronze.t, source_schema: "`it's` BIGINT"}
+  - {entity_id: s, source: bronze.t, source_format: dlt, destination: silver.t, is_quarantined: true}
+"""
+    it = Lab(tmp_path / "lake", yaml)
+    it.feed("stream", [{"it's": 1}])
+    it.run()
+    assert it.rows("silver.t", "it's") == [(1,)]

@@ -13,9 +13,12 @@ import deltalake
 import pytest
 
 from lakehouse_assets.entities.model import TableName
-from lakehouse_assets.errors import ForeignCommit, LakeError, NotRunnable
-from lakehouse_assets.tables.base import Idle
-from lakehouse_assets.tables.refresh import feeds_of, preview
+from lakehouse_assets.errors import ForeignCommit, IncarnationChanged, LakeError, NotRunnable, SourceBusy
+from lakehouse_assets.lake.names import FeedName
+from lakehouse_assets.lake.plans import Plan
+from lakehouse_assets.tables import landed
+from lakehouse_assets.tables.base import Feed, Idle
+from lakehouse_assets.tables.refresh import _plan_rebuild, feeds_of, preview
 from lakehouse_assets_tests.tables import crash
 from lakehouse_assets_tests.tables.lab import Lab
 
@@ -194,3 +197,170 @@ def test_a_restored_table_is_noticed(tmp_path):
     it.feed("stream", [{"id": 2}])
     with pytest.raises(ForeignCommit):
         it.run()
+
+
+TWO = """
+delta_live_store:
+  - {entity_id: a, source: one, source_format: sqlite, destination: bronze.t, source_schema: id BIGINT, lakehouse: {feed: one}}
+  - {entity_id: b, source: two, source_format: sqlite, destination: bronze.t, source_schema: id BIGINT, lakehouse: {feed: two}}
+"""
+FILES = """
+delta_live_store:
+  - entity_id: c
+    source: {drop}
+    destination: bronze.c
+    source_schema: id BIGINT, v STRING
+    read_options: {{cloudFiles.format: csv, header: "true"}}
+"""
+JUDGED = """
+delta_live_store:
+  - {entity_id: b, source: stream, source_format: sqlite, destination: bronze.t, source_schema: id BIGINT}
+  - {entity_id: b2, source: other, source_format: sqlite, destination: bronze.u, source_schema: id BIGINT}
+  - entity_id: s
+    source: bronze.t
+    source_format: dlt
+    destination: silver.t
+    is_quarantined: true
+    expectations: {expect_all: {positive: id > 0}}
+"""
+
+
+def planned(it: Lab, table: str) -> None:
+    """Record the next plan of a table, as a run does that is killed right after."""
+    name = TableName(*table.split("."))
+    ((feed, draft),) = preview(it.work, name)
+    target = feed.target
+    number = target.number(feed.name.app_id) if target else 0
+    it.work.book.open(feed.name).record(
+        Plan(
+            feed.name, number + 1, draft.mode, draft.start, draft.end, draft.incarnation, draft.recipe,
+            target.version if target else -1, follows=number,
+        )
+    )  # fmt: skip
+
+
+def test_a_killed_rebuild_over_rewritten_files_still_replaces(tmp_path):
+    """A rebuild whose files were rewritten after the kill starts the table over: no row is there twice."""
+    drop = tmp_path / "drop"
+    drop.mkdir()
+    (drop / "a.csv").write_text("id,v\n1,a\n2,b\n")
+    it = Lab(tmp_path / "lake", FILES.format(drop=drop))
+    it.run()
+    _plan_rebuild(it.work, feeds_of(it.work, TableName("bronze", "c")))
+    (drop / "a.csv").write_text("id,v\n1,a\n2,b2\n9,z\n")
+    it.run()
+    assert it.rows("bronze.c", "id", "v") == [(1, "a"), (2, "b2"), (9, "z")]
+    assert it.run() == []
+
+
+def test_a_stalled_writer_and_the_plan_that_superseded_it_do_not_mix(tmp_path):
+    """A plan that was superseded never shares its number: what came since is read, nothing is doubled or lost."""
+    drop = tmp_path / "drop"
+    drop.mkdir()
+    it = Lab(tmp_path / "lake", FILES.format(drop=drop))
+    (drop / "a.csv").write_text("id,v\n1,a\n")
+    it.run()
+    (drop / "b.csv").write_text("id,v\n2,b\n")
+    planned(it, "bronze.c")
+    stalled = it.work.book.open(FeedName("bronze.c")).last(FeedName("bronze.c"))
+    (drop / "b.csv").write_text("id,v\n2,b2\n20,more\n")
+    (drop / "c.csv").write_text("id,v\n3,c\n")
+    it.run()
+    with pytest.raises(SourceBusy):
+        landed.write(it.work, Feed(it.catalog.entities[0], stalled.feed, None), stalled)
+    assert it.rows("bronze.c", "id", "v") == [(1, "a"), (2, "b2"), (20, "more"), (3, "c")]
+    assert it.run() == []
+
+
+def test_a_rebuild_uses_up_the_numbers_of_every_feed(tmp_path):
+    """A batch of another feed that was under way when a rebuild began can no longer be committed."""
+    it = Lab(tmp_path / "lake", TWO)
+    it.feed("one", [{"id": 1}])
+    it.feed("two", [{"id": 100}])
+    it.run()
+    it.feed("two", [{"id": 101}])
+    names = [FeedName("bronze.t", "one"), FeedName("bronze.t", "two")]
+    before = it.engine.find(it.work.uri(TableName("bronze", "t"))).number(names[1].app_id)
+    it.run(rebuild=True)
+    after = it.engine.find(it.work.uri(TableName("bronze", "t"))).number(names[1].app_id)
+    assert after > before + 1
+    assert it.rows("bronze.t", "id") == [(1,), (100,), (101,)]
+
+
+def test_a_table_with_two_feeds_is_rebuilt_after_it_was_removed(tmp_path):
+    """The remedy that the error names works, for every feed."""
+    it = Lab(tmp_path / "lake", TWO)
+    for i in range(3):
+        it.feed("one", [{"id": i}])
+        it.feed("two", [{"id": 100 + i}])
+        it.run()
+    shutil.rmtree(tmp_path / "lake/bronze/t")
+    with pytest.raises(LakeError, match="full-refresh bronze.t"):
+        it.run()
+    it.run("bronze.t", rebuild=True)
+    assert len(it.rows("bronze.t", "id")) == 6
+    assert it.run() == []
+
+
+def test_a_feed_that_lost_its_name_is_refused(tmp_path):
+    """A renamed feed would read everything again: refused, with the old name."""
+    it = Lab(tmp_path / "lake", ONE.replace("stream", "one"))
+    it.feed("one", [{"id": 1}])
+    it.run()
+    it.declare(TWO)
+    with pytest.raises(LakeError, match="was fed under the name '', which no entity has any more"):
+        it.run()
+    assert it.rows("bronze.t", "id") == [(1,)]
+
+
+def test_a_quarantine_that_was_left_over_is_replaced(tmp_path):
+    """Target and plans gone, quarantine left: the first batch replaces both, so every row is somewhere, once."""
+    it = Lab(tmp_path / "lake", JUDGED)
+    for i in (-1, 2, -3):
+        it.feed("stream", [{"id": i}])
+        it.run()
+    for gone in ("silver/t", "control", "bronze/t", "bronze/u"):
+        shutil.rmtree(tmp_path / "lake" / gone)
+    it.run()
+    assert it.rows("silver.t", "id") == [(2,)]
+    assert it.rows("silver.t_quarantine", "id") == [(-1,), (-3,)]
+
+
+def test_a_replay_reads_the_stream_that_was_planned(tmp_path):
+    """A source that was changed in the catalog between kill and rerun is refused, and nothing of it is written."""
+    it = Lab(tmp_path / "lake", JUDGED)
+    it.feed("stream", [{"id": 1}])
+    it.feed("other", [{"id": 7}])
+    it.run()
+    it.feed("stream", [{"id": 2}])
+    it.feed("other", [{"id": 8}])
+    it.run("bronze.t", "bronze.u")
+    planned(it, "silver.t")
+    it.declare(JUDGED.replace("source: bronze.t", "source: bronze.u"))
+    with pytest.raises(IncarnationChanged):
+        it.run("silver.t")
+    assert it.rows("silver.t", "id") == [(1,)]
+
+
+def test_a_foreign_commit_on_the_quarantine_is_named(tmp_path):
+    """The quarantine is guarded as its table is."""
+    it = Lab(tmp_path / "lake", JUDGED)
+    for i in (-1, -2):
+        it.feed("stream", [{"id": i}])
+        it.run()
+    deltalake.DeltaTable(str(tmp_path / "lake/silver/t_quarantine")).delete("id = -2")
+    it.feed("stream", [{"id": 3}])
+    with pytest.raises(ForeignCommit, match="silver.t_quarantine changed rows"):
+        it.run()
+
+
+def test_a_query_that_gains_a_table_is_refreshed_whole(tmp_path):
+    """Another upstream is another query: no error about streams, no KeyError, a full refresh."""
+    yaml = JUDGED + '  - {entity_id: q, source: "SELECT id FROM bronze.t", source_format: sql, destination: gold.q}\n'
+    it = Lab(tmp_path / "lake", yaml)
+    it.feed("stream", [{"id": 1}])
+    it.feed("other", [{"id": 7}])
+    it.run()
+    it.declare(yaml.replace("SELECT id FROM bronze.t", "SELECT id FROM bronze.t UNION ALL SELECT id FROM bronze.u"))
+    it.run()
+    assert it.rows("gold.q") == [(1,), (7,)]
