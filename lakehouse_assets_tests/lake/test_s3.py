@@ -158,7 +158,7 @@ def test_plans_are_recorded_once(s3):
     book, feed = PlanBook(f"{s3.root}/control/batches", s3.storage), FeedName("silver.t")
     stale = book.open(feed)
     for number in (1, 2, 3):
-        book.open(feed).record(Plan(feed, number, "append", {}, {"v": number}, "stream"))
+        book.open(feed).record(Plan(feed, number, "append", {}, {"v": number}, "stream", follows=number - 1))
         with pytest.raises(ConcurrentWriter):
             stale.record(Plan(feed, number, "append", {}, {"v": 0}, "stream"))
         stale = book.open(feed)
