@@ -119,14 +119,6 @@ class QueryContract:
         with pytest.raises(LakehouseError, match="held"):
             bench.engine.rows(held)
 
-    def test_tiny_batches_are_no_burden(self, bench: Bench) -> None:
-        """Tens of thousands of batches of a row or two are held and written like a few large ones."""
-        with bench.engine.held(bench.engine.from_arrow(stream(40_000))) as held:
-            assert len(bench.engine.rows(held)) == 40_000
-        batch = pa.record_batch([[1], ["x"]], schema=KV)
-        with bench.engine.held(bench.engine.from_arrow(pa.Table.from_batches([batch] * 20_000))) as held:
-            assert len(bench.engine.rows(held)) == 20_000
-
     @pytest.mark.parametrize("how", ["append", "replace", "rebuild", "merge", "held", "query", "batches"])
     def test_an_error_of_a_stream_stays_what_it_is(self, bench: Bench, how: str) -> None:
         """What a source raises while it is read passes through every reader, and nothing is written."""

@@ -31,16 +31,19 @@ def foreign_table(place: Path, features: dict, properties: dict) -> None:
     log.mkdir(parents=True)
     readers, writers = features["reader"], features["writer"]
     protocol = {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": readers, "writerFeatures": writers}
-    if not readers:
+    if not readers + writers:
+        protocol = {"minReaderVersion": 2, "minWriterVersion": 5}
+    elif not readers:
         protocol = {"minReaderVersion": 1, "minWriterVersion": 7, "writerFeatures": writers}
+    maps = "delta.columnMapping.mode" in properties
     mapped = {"delta.columnMapping.id": 1, "delta.columnMapping.physicalName": "col-1"}
-    field = {"name": "k", "type": "long", "nullable": True, "metadata": mapped if "columnMapping" in writers else {}}
+    field = {"name": "k", "type": "long", "nullable": True, "metadata": mapped if maps else {}}
     metadata = {
         "id": "5fba94ed-9794-4965-ba6e-6ee3c0d22af9",
         "format": {"provider": "parquet", "options": {}},
         "schemaString": json.dumps({"type": "struct", "fields": [field]}),
         "partitionColumns": [],
-        "configuration": properties | ({"delta.columnMapping.maxColumnId": "1"} if "columnMapping" in writers else {}),
+        "configuration": properties | ({"delta.columnMapping.maxColumnId": "1"} if maps else {}),
         "createdTime": 0,
     }
     lines = [{"protocol": protocol}, {"metaData": metadata}]
@@ -183,6 +186,14 @@ class UpkeepContract:
         assert not orphan.exists()
         assert (table.rows(), table.number) == ([(1, "b")], 2)
         assert table.moved(before) == ("none", [])
+
+    def test_column_mapping_of_the_older_protocol_is_refused(self, bench: Bench, tmp_path: Path) -> None:
+        """Before features had names, a property said it."""
+        if "columnMapping" in bench.engine.reads_features:
+            pytest.skip(f"{bench.engine.name} reads columnMapping")
+        foreign_table(tmp_path / "old", {"reader": [], "writer": []}, {"delta.columnMapping.mode": "name"})
+        with pytest.raises(FeatureRefused, match="columnMapping"):
+            bench.engine.read(bench.engine.find(str(tmp_path / "old")))
 
     @pytest.mark.parametrize("feature", FOREIGN)
     def test_tables_with_features_that_would_be_misread(self, bench: Bench, tmp_path: Path, feature: str) -> None:

@@ -87,6 +87,18 @@ def test_a_stream_is_appended_in_bounded_memory(tmp_path, in_process):
     assert most < 200
 
 
+@pytest.mark.parametrize("kind", ["stream", "table"])
+def test_tiny_batches_are_no_burden(kind):
+    """Tens of thousands of batches of a row are held in as little memory as one large batch."""
+    batch = pa.record_batch([[1], ["x"]], schema=KV)
+    rows = pa.Table.from_batches([batch] * 30_000)
+    engine = EmbeddedEngine(Storage(), memory_limit="50MB", threads=2)
+    relation = engine.from_arrow(rows if kind == "table" else rows.to_reader())
+    with engine.held(relation) as held:
+        assert len(engine.rows(held)) == 30_000
+    engine.close()
+
+
 def test_closing_leaves_nothing_behind(tmp_path, monkeypatch):
     """No thread, no spilled file, no open file; the engine may be used again, and closed twice."""
     monkeypatch.chdir(tmp_path)

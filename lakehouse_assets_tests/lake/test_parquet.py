@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+import resource
 import shutil
 import tempfile
 from pathlib import Path
@@ -229,14 +230,21 @@ def test_a_large_batch_becomes_several_files(tmp_path):
     assert sum(f.rows for f in files) == 1_200_000
 
 
-def test_more_partitions_than_open_files(tmp_path):
-    """Beyond the limit of open files, files are closed and new ones begun for later rows."""
+def stage_many_partitions(place: str) -> list[int]:
+    """Stage more partitions than this process may have files open: partitions and rows."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2 * parquet.OPEN_FILES, 2 * parquet.OPEN_FILES))
     schema = pa.schema([("p", pa.int64()), ("v", pa.int64())])
-    count = parquet.OPEN_FILES + 20
+    count = 3 * parquet.OPEN_FILES
+    table = create_table(place, Storage(), TableSpec(schema, ("p",)))
     rows = pa.record_batch([[n % count for n in range(2 * count)], range(2 * count)], schema=schema)
-    files = staged(made(tmp_path, schema, ["p"]), rows)
-    assert sum(f.rows for f in files) == 2 * count
-    assert {f.partition_values["p"] for f in files} == {str(n) for n in range(count)}
+    files = staged(table, rows)
+    return [len({f.partition_values["p"] for f in files}), sum(f.rows for f in files)]
+
+
+def test_more_partitions_than_open_files(tmp_path, in_process):
+    """However many partitions a batch has, few files are open at the same time."""
+    partitions, rows = in_process.call(stage_many_partitions, tmp_path / "t")
+    assert (partitions, rows) == (3 * parquet.OPEN_FILES, 6 * parquet.OPEN_FILES)
 
 
 def test_nothing_staged_is_no_file(tmp_path):
