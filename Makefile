@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-fast check fmt lock
+.PHONY: help setup setup-azurite demo dev test test-fast check fmt lock
 
 # Bytecode makes every Python start faster; some machines switch it off.
 unexport PYTHONDONTWRITEBYTECODE
@@ -24,6 +24,14 @@ $(READY): requirements.lock pyproject.toml
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
+AZURITE := infra/local/azurite/node_modules
+
+setup-azurite: $(AZURITE)/.ready ## Install the Azure storage server that tests run against (needs npm)
+
+$(AZURITE)/.ready: infra/local/azurite/package.json
+	npm install --prefix infra/local/azurite --no-package-lock --no-audit --no-fund --loglevel=error
+	touch $@
+
 demo: setup ## Run the whole graph on simulated sensors and show what it built
 	$(BIN)/lakehouse demo
 
@@ -35,7 +43,7 @@ dev: setup ## Open the Dagster UI with a live sensor simulator and automation sw
 	LAKEHOUSE_SENSOR_DB="$(abspath demo/sensors.db)" LAKEHOUSE_AUTOMATION=running \
 	$(BIN)/dagster dev -w workspace.yaml
 
-test: setup check ## Run every test
+test: setup check $(if $(shell command -v npm),setup-azurite) ## Run every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal lakehouse_assets_tests
 
 test-fast: setup ## Run the tests that need no JVM and take no time

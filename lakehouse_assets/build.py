@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from lakehouse_assets.assets.factory import build_assets, written
+from lakehouse_assets.assets.maintenance import build_maintenance
 from lakehouse_assets.assets.resources import LakehouseResource, Project
 from lakehouse_assets.automation.conditions import derived
 from lakehouse_assets.automation.failures import build_failure_sensor
@@ -56,7 +57,7 @@ def build_defs(
         description="Refreshes a table when the data of a table that it reads has changed",
     )
     return dg.Definitions(
-        assets=build_assets(project, tables, derived),
+        assets=[*build_assets(project, tables, derived), *([build_maintenance(project)] if tables else [])],
         jobs=build_jobs(tables),
         schedules=build_schedules(tables, schedules),
         sensors=[*build_sensors(project, tables, sensors), follow, build_failure_sensor(settings, sensors)],

@@ -33,11 +33,14 @@ class Settings(BaseSettings):
     storage_options: dict[str, SecretStr] = Field(default_factory=dict)
     """Options of the object store (JSON), over those of the environment: `{"AWS_REGION": "eu-west-1"}`."""
     memory_limit: str = "2GB"
-    """How much memory the embedded engine may use before it spills to `temp_directory`."""
+    """How much memory the engine may use before it spills to `temp_directory`; for Spark, the JVM's heap."""
     temp_directory: Path | None = None
-    """Where the embedded engine spills; absent: the system's directory for temporary files."""
+    """Where the engine spills and stages rows; absent: the system's directory for temporary files."""
     threads: int = Field(default=0, ge=0)
-    """How many threads the embedded engine may use; 0: one per core."""
+    """How many threads the engine may use; 0: one per core."""
+    spark_jars: Path | None = None
+    """The directory with the jars of the Spark engine, where a session is started here; absent: the repository's own,
+    which `make setup-jvm` fills."""
     automation: Literal["stopped", "running"] = "stopped"
     """Whether sensors and schedules start switched on; each can be switched in the Dagster UI afterwards."""
     alert_webhook: SecretStr | None = None

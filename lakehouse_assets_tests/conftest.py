@@ -1,4 +1,4 @@
-"""Fixtures that every room's tests share: a clean environment, an S3 server, an unprivileged user, a tiny disk.
+"""Fixtures that every room's tests share: a clean environment, object stores, an unprivileged user, a tiny disk.
 
 What belongs here: places to test in. What does not: data and helpers of one room.
 """
@@ -9,12 +9,14 @@ import functools
 import itertools
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +39,7 @@ TINY_DISK = ("unshare", "--user", "--map-root-user", "--mount", "--propagation",
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the settings and credentials of whoever runs it."""
     for name in os.environ:
-        if name.startswith(("LAKEHOUSE_", "AWS_")):
+        if name.startswith(("LAKEHOUSE_", "AWS_", "AZURE_", "AZURITE_")):
             monkeypatch.delenv(name)
 
 
@@ -67,11 +69,18 @@ class Bucket:
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """An S3 server in a process of its own: delta-rs holds the interpreter's lock while it waits for some answers."""
+    with _served(sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p") as endpoint:
+        yield endpoint
+
+
+@contextmanager
+def _served(*command: str) -> Iterator[str]:
+    """The address of a server, which takes a free port as the last word of its command line."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen([*command, str(port)], stdin=quiet, stdout=quiet, stderr=quiet) as server:
         try:
             _wait_for(port, server)
             yield f"http://127.0.0.1:{port}"
@@ -88,7 +97,7 @@ def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
             time.sleep(0.05)
         else:
             return
-    raise RuntimeError("the S3 server did not start")
+    raise RuntimeError(f"the server did not start: {server.args}")
 
 
 _buckets = itertools.count()
@@ -115,6 +124,46 @@ def s3(s3_endpoint: str) -> Bucket:
         allow_bucket_creation=True,
     ).create_dir(name)
     return Bucket(f"s3://{name}", options)
+
+
+AZURITE = ROOT / "infra" / "local" / "azurite" / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+ACCOUNT = "devstoreaccount1"
+ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""The emulator's account, which everybody knows."""
+
+
+def need(there: bool, what: str, remedy: str) -> None:
+    """Skip a test that needs `what`, and say how to get it; under `CI` everything has to be there."""
+    if there:
+        return
+    if "CI" in os.environ:
+        pytest.fail(f"{what} is needed here: {remedy}")
+    pytest.skip(f"{what} is not on this machine: {remedy}")
+
+
+@pytest.fixture(scope="session")
+def azurite_endpoint() -> Iterator[str]:
+    """An Azure storage server in a process of its own."""
+    need(shutil.which("node") is not None, "node (Node.js, for Azurite)", "install it, then `make setup-azurite`")
+    need(AZURITE.exists(), "Azurite", "`make setup-azurite`")
+    flags = ("--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--silent", "--blobPort")
+    with _served("node", str(AZURITE), *flags) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def azure(azurite_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A fresh container on the Azure storage server; delta-rs takes the server's address from the environment."""
+    monkeypatch.setenv("AZURITE_BLOB_STORAGE_URL", azurite_endpoint)
+    options = {
+        "AZURE_STORAGE_USE_EMULATOR": "true",
+        "AZURITE_BLOB_STORAGE_URL": azurite_endpoint,
+        "AZURE_STORAGE_ACCOUNT_KEY": ACCOUNT_KEY,
+    }
+    bucket = Bucket(f"abfss://container-{next(_buckets)}@{ACCOUNT}.dfs.core.windows.net", options)
+    fs, container = bucket.storage.filesystem(bucket.root)
+    fs.create_dir(container)
+    return bucket
 
 
 class Elsewhere:
@@ -144,11 +193,7 @@ def _can_unshare() -> bool:
 
 
 def _need_namespaces() -> None:
-    if _can_unshare():
-        return
-    if "CI" in os.environ:
-        pytest.fail("user namespaces are needed here: unshare --user")
-    pytest.skip("user namespaces are not allowed on this machine (unshare --user)")
+    need(_can_unshare(), "a user namespace", "allow `unshare --user`")
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_a_hundred_entities_load_fast(tmp_path: Path) -> None:
     times = []
     for _ in range(3):  # other work on the machine may slow one of them
         found = json.loads(run(sys.executable, "-c", LOAD, LAKEHOUSE_CATALOG=str(tmp_path)).splitlines()[-1])
-        assert found["assets"] == 150
+        assert found["assets"] == 151  # with maintenance
         times.append(found["seconds"])
         if times[-1] < 3:
             return

@@ -1,4 +1,4 @@
-"""Jobs: one for each group of tables, and one for everything.
+"""Jobs: one for each group of tables, one for everything, and one for maintenance.
 
 What belongs here: selections with a name. What does not: when they run.
 """
@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+from lakehouse_assets.assets.maintenance import KEY
 from lakehouse_assets.assets.naming import asset_key, group_of
 from lakehouse_assets.assets.step import Destination
 from lakehouse_assets.entities.model import TableName
 
 EVERYTHING = "everything"
+MAINTENANCE = "maintenance"
 
 
 def build_jobs(written: Mapping[TableName, Destination]) -> list[UnresolvedAssetJobDefinition]:
@@ -29,6 +31,8 @@ def build_jobs(written: Mapping[TableName, Destination]) -> list[UnresolvedAsset
     if written:
         every = selection(list(written.values()))
         jobs.append(dg.define_asset_job(EVERYTHING, every, description="Refresh every table"))
+        upkeep = dg.AssetSelection.assets(KEY)
+        jobs.append(dg.define_asset_job(MAINTENANCE, upkeep, description="Compact, vacuum and checkpoint every table"))
     return jobs
 
 

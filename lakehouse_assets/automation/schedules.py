@@ -1,4 +1,4 @@
-"""Schedules: one for each cron line and time zone, with the tables that ask for it.
+"""Schedules: one for each cron line and time zone, with the tables that ask for it; and one for maintenance.
 
 What belongs here: the clock. What does not: following other tables (`conditions.py`) or sources (`sensors.py`).
 """
@@ -9,13 +9,18 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
+from lakehouse_assets.assets.maintenance import KEY
 from lakehouse_assets.assets.naming import asset_key, distinct
 from lakehouse_assets.assets.step import Destination
-from lakehouse_assets.automation.jobs import selection
+from lakehouse_assets.automation.jobs import MAINTENANCE, selection
 from lakehouse_assets.entities.model import TableName
 from lakehouse_assets.errors import CatalogError
 
 _WORDS = {"*": "x", "/": "_per_", ",": "_and_", "-": "_to_", "@": "", " ": "_"}
+
+
+DAILY = "30 2 * * *"
+"""When the lake is maintained (UTC)."""
 
 
 def build_schedules(
@@ -31,9 +36,23 @@ def build_schedules(
         for schedule in dict.fromkeys((f.lakehouse.schedule.cron, f.lakehouse.schedule.timezone)
                                       for f in made.feeds if f.lakehouse.schedule):  # fmt: skip
             asked.setdefault(schedule, []).append(made)
-    return [
+    found = [
         _schedule(cron, zone, made, status) for (cron, zone), made in sorted(asked.items(), key=lambda item: item[0])
     ]
+    return [*found, _maintenance(status)] if written else found
+
+
+def _maintenance(status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+    request = dg.RunRequest(asset_selection=[KEY])
+    return dg.ScheduleDefinition(
+        name=MAINTENANCE,
+        cron_schedule=DAILY,
+        execution_timezone="UTC",
+        target=dg.AssetSelection.assets(KEY),
+        execution_fn=lambda _: request,
+        default_status=status,
+        description="Compacts, vacuums and checkpoints every table",
+    )
 
 
 def schedule_name(cron: str, zone: str) -> str:

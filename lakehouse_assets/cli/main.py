@@ -23,6 +23,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "upload": ("lakehouse_assets.cli.upload:upload", "Append new SQLite rows to a Delta table until stopped."),
     "simulate": ("lakehouse_assets.cli.simulate:simulate", "Write what a system that is not at hand would write."),
     "entities": ("lakehouse_assets.cli.entities:entities", "List, validate and show the entities of a catalog."),
+    "maintain": ("lakehouse_assets.cli.maintain:maintain", "Compact, vacuum and checkpoint tables; no row changes."),
+    "prove": ("lakehouse_assets.cli.prove:prove", "Kill runs of a catalog, run them again, and compare whole tables."),
     "doctor": ("lakehouse_assets.cli.doctor:doctor", "Check this machine: what is missing, and what mends it."),
 }
 """Name of a command -> where it is defined, and its line in the help."""

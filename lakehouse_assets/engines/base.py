@@ -42,6 +42,15 @@ class Handle(Protocol):
     def foreign_commits(self, start: int, end: int) -> list[int]:
         """Versions in (start, end] that changed rows and were not written by this project."""
 
+    def weight(self) -> tuple[int, int]:
+        """The number of live files, and their bytes."""
+
+    def scattered(self, target_bytes: int) -> Sequence[object]:
+        """The files that a compaction into files of `target_bytes` would rewrite."""
+
+    def stale(self, retention_hours: int) -> list[str]:
+        """The files that a vacuum would delete."""
+
 
 class Relation(ABC):
     """An engine's lazy frame."""
@@ -186,6 +195,14 @@ class Engine(ABC):
     def vacuum(self, handle: Handle, retention_hours: int) -> list[str]:
         """Delete files that no version of the last hours names."""
 
+    def checkpoint(self, handle: Handle) -> bool:
+        """Sum up the log of the handle's version in one file, so that opening the table stays cheap; no commit.
+
+        Returns:
+            Whether a file was written; an engine whose commits do it by themselves writes none.
+        """
+        return False
+
     def close(self) -> None:
         """Let go of everything."""
 
@@ -221,7 +238,10 @@ class Engine(ABC):
     def _rebuild(self, handle: Handle, relation: Relation, columns: pa.Schema, number: Number) -> Commit: ...
 
 
-ENGINES: Mapping[str, str] = {"embedded": "lakehouse_assets.engines.embedded:EmbeddedEngine"}
+ENGINES: Mapping[str, str] = {
+    "embedded": "lakehouse_assets.engines.embedded:EmbeddedEngine",
+    "spark": "lakehouse_assets.engines.spark:SparkEngine",
+}
 """Name of an engine -> the class that it is."""
 
 

@@ -1,4 +1,4 @@
-"""DuckDB SQL that reads the files of a Delta table, and predicates that select partitions.
+"""DuckDB SQL that reads the files of a Delta table.
 
 Files are read by name with the table's own types: columns that a file lacks are NULL, types are never guessed.
 Partition values come from the log, not from the paths: there they lose their types and NULLs.
@@ -7,8 +7,7 @@ What does not belong here: Spark SQL (`lakehouse_assets/sql`), running anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -43,38 +42,6 @@ def scan(schema: pa.Schema, partition_by: Sequence[str], files: Sequence[DataFil
         f"SELECT {chosen} FROM read_parquet([{paths}], schema = MAP {{{columns}}}, filename = '{_FILE}') d "
         f'JOIN (VALUES {rows}) p({names}) ON d."{_FILE}" = p."{_PATH}"'
     )
-
-
-def partitions_predicate(partitions: Sequence[Mapping[str, Any]]) -> str:
-    """What selects the rows of these partitions (column -> value), in the SQL that delta-rs takes."""
-    names = list(partitions[0])
-    if len(names) == 1:
-        return _is_one_of(names[0], [values[names[0]] for values in partitions])
-    grouped: dict[str, tuple[Any, list[Mapping[str, Any]]]] = {}
-    for values in partitions:
-        rest = {name: item for name, item in values.items() if name != names[0]}
-        grouped.setdefault(repr(values[names[0]]), (values[names[0]], []))[1].append(rest)
-    terms = [f"({_is_one_of(names[0], [first])} AND {partitions_predicate(rest)})" for first, rest in grouped.values()]
-    return _any(terms)
-
-
-def _any(terms: Sequence[str]) -> str:
-    """Terms joined by OR as a balanced tree: a chain of thousands exhausts the stack of whoever plans it."""
-    if len(terms) == 1:
-        return terms[0]
-    half = len(terms) // 2
-    return f"({_any(terms[:half])} OR {_any(terms[half:])})"
-
-
-def _is_one_of(name: str, values: Sequence[Any]) -> str:
-    texts = dict.fromkeys(_text(item) for item in values if item is not None)
-    terms = [f"{quoted(name)} IN ({', '.join(map(literal, texts))})"] if texts else []
-    terms += [f"{quoted(name)} IS NULL"] if None in values else []
-    return f"({' OR '.join(terms)})"
-
-
-def _text(item: Any) -> str:
-    return str(item).lower() if isinstance(item, bool) else str(item)
 
 
 def literal(text: str) -> str:

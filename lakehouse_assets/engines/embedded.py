@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 import pyarrow as pa
 
+from lakehouse_assets.engines import duckdb_stores
 from lakehouse_assets.engines.base import OPERATION, Appender, Changes, Engine, Handle, Relation
-from lakehouse_assets.engines.duckdb_s3 import register_s3
-from lakehouse_assets.engines.duckdb_sql import partitions_predicate, scan
+from lakehouse_assets.engines.duckdb_sql import literal, scan
 from lakehouse_assets.engines.duckdb_types import canonical, check_readable, quoted
+from lakehouse_assets.engines.partitions import Quotes, partitions_predicate
 from lakehouse_assets.engines.staging import StagedAppender
 from lakehouse_assets.errors import (
     FeedExpired,
@@ -34,7 +35,7 @@ from lakehouse_assets.errors import (
 )
 from lakehouse_assets.lake import log
 from lakehouse_assets.lake.delta import DeltaTable, create_table, find_table
-from lakehouse_assets.lake.schemas import compare, conform, fit, plain, widens
+from lakehouse_assets.lake.schemas import compare, conform, fit, plain
 from lakehouse_assets.lake.storage import Storage, first_line, is_local
 from lakehouse_assets.lake.streams import ENOUGH_ROWS, Watched
 from lakehouse_assets.lake.values import Commit, DataFile, Number, TableSpec
@@ -88,7 +89,7 @@ class EmbeddedEngine(Engine):
         self._names = itertools.count()
         self._lock = threading.RLock()
         self._connection: duckdb.DuckDBPyConnection | None = None
-        self._reaches_s3 = False
+        self._reached: set[str] = set()
 
     @classmethod
     def of(cls, settings: Settings, storage: Storage) -> EmbeddedEngine:
@@ -113,23 +114,12 @@ class EmbeddedEngine(Engine):
 
     def changes(self, handle: Handle, start: int) -> Changes:
         table = self._table(handle)
-        if start > table.version:
-            raise LakeError(
-                f"{table.uri} is at version {table.version}, but version {start} of it was read before",
-                fix=log.REBUILD,
-            )
-        commits = list(table.commits(start, table.version))
-        if not any(log.changes_rows(commit) for _, commit in commits):
-            return Changes("none")
-        if start >= 0 and any(log.changes_columns(commit) for _, commit in commits):
-            before = self.find(table.uri, start)
-            if before is None or not widens(before.schema, table.schema):
-                return Changes("rewritten")
-        if (added := table.added_files(commits)) is not None:
-            return Changes("append", self._scan(table, added))
-        if not table.has_change_feed:
-            return Changes("rewritten")
-        return Changes("images", self.from_arrow(table.change_feed(commits)))
+        moved = table.changes(start)
+        if moved.kind == "append":
+            return Changes("append", self._scan(table, moved.files))
+        if moved.kind == "images":
+            return Changes("images", self.from_arrow(table.change_feed(moved.commits)))
+        return Changes(moved.kind)
 
     # relations
 
@@ -209,7 +199,7 @@ class EmbeddedEngine(Engine):
         table = self._table(handle)
         if partitions is not None and not partitions:
             return table.append_files([], number)
-        predicate = "true" if partitions is None else partitions_predicate(partitions)
+        predicate = "true" if partitions is None else partitions_predicate(partitions, Quotes(quoted, literal))
         return table.overwrite(self._fitted(relation, table, table.schema), number, predicate)
 
     def _merge(self, handle: Handle, relation: Relation, keys: Sequence[str], number: Number) -> Commit:
@@ -239,12 +229,8 @@ class EmbeddedEngine(Engine):
 
     def compact(self, handle: Handle, number: Number, target_bytes: int) -> Commit:
         table = self._table(handle)
-        small: dict[tuple[Any, ...], list[DataFile]] = {}
-        for file in table.files():
-            if file.size < target_bytes // 2:
-                key = tuple((value is None, value) for value in file.partition_values.values())
-                small.setdefault(key, []).append(file)
-        old = [file for group in small.values() if len(group) > 1 for file in group]
+        table.refuse_features()
+        old = table.scattered(target_bytes)
         if not old or handle.number(number.app_id) >= number.value:
             return Commit(table.version, skipped=True)
         stage = StagedAppender(table, target_bytes)
@@ -259,11 +245,14 @@ class EmbeddedEngine(Engine):
     def vacuum(self, handle: Handle, retention_hours: int) -> list[str]:
         return self._table(handle).vacuum(retention_hours)
 
+    def checkpoint(self, handle: Handle) -> bool:
+        return self._table(handle).checkpoint()
+
     def close(self) -> None:
         with self._lock:
             if self._connection is not None:
                 self._connection.close()
-                self._connection, self._reaches_s3 = None, False
+                self._connection, self._reached = None, set()
 
     # inside
 
@@ -276,10 +265,7 @@ class EmbeddedEngine(Engine):
     def _scan(self, table: DeltaTable, files: Sequence[DataFile]) -> DuckRelation:
         if not files:
             return self.from_arrow(table.schema.empty_table())
-        prefix = ""
-        if not is_local(table.uri):
-            self._reach_s3()
-            prefix = "s3://"
+        prefix = "" if is_local(table.uri) else self._reach(table.uri)
         return DuckRelation(scan(table.schema, table.partition_by, files, prefix), table.schema)
 
     def _describe(self, sql: str, inputs: Mapping[str, Input], original: str) -> pa.Schema:
@@ -313,11 +299,14 @@ class EmbeddedEngine(Engine):
                 self._connection = duckdb.connect(config=cast(Any, self._config | {"temp_directory": spill}))
             return self._connection
 
-    def _reach_s3(self) -> None:
+    def _reach(self, uri: str) -> str:
+        """What paths of the store of `uri` begin with, for DuckDB."""
+        store = duckdb_stores.store_of(uri)
         with self._lock:
-            if not self._reaches_s3:
-                register_s3(self._open(), self._storage)
-                self._reaches_s3 = True
+            if store not in self._reached:
+                duckdb_stores.register(self._open(), self._storage, uri)
+                self._reached.add(store)
+        return f"{store}://"
 
 
 def _spill_place(given: str | None) -> str:

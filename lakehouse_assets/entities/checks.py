@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 RESERVED_COLUMNS = (
     "_ingested_at", "_source", "_position", "__START_AT", "__END_AT", "_reasons", "_upstream", "_batch",
+    "_rescued_data",
 )  # fmt: skip
 """Columns that the project adds to tables; no entity may make one of its own under such a name."""
 RESERVED_SUFFIXES = ("_quarantine", "__changes", "__corrections", "__batches")
@@ -278,9 +279,36 @@ def _lakehouse(entity: Entity) -> Iterator[Misfit]:
         yield Misfit(
             ("lakehouse", "cluster_by"), "a table is clustered or partitioned, not both", fix="keep one of them"
         )
+    yield from _evolution(entity)
     fresh = options.freshness
     if fresh and fresh.warn_delta and fresh.fail_delta and fresh.warn_delta > fresh.fail_delta:
         yield Misfit(("lakehouse", "freshness", "warn"), "is later than fail", fresh.warn, fix="warn before it fails")
+
+
+def _evolution(entity: Entity) -> Iterator[Misfit]:
+    """Where rows are not received but made, there is nothing to freeze or to rescue: the SQL names the columns."""
+    mode = entity.lakehouse.evolution
+    where = ("lakehouse", "evolution")
+    if mode is None or mode == "add_columns":
+        return
+    if entity.lakehouse.landed_by:
+        yield Misfit(where, "the uploader writes this table, not a run here", mode, fix="remove it")
+    elif entity.kind in ("query", "view", "asof"):
+        yield Misfit(
+            where,
+            f"a {entity.kind} has the columns of its SQL: there is nothing to {mode}",
+            mode,
+            ("add_columns",),
+            "remove it; freeze or rescue belongs to the landed or conformed table that is read",
+        )
+    elif mode == "rescue" and entity.kind not in ("landed", "conformed"):
+        yield Misfit(
+            where,
+            f"a table of kind {entity.kind} keeps no values beside their row",
+            mode,
+            ("add_columns", "freeze"),
+            "rescue in a landed or conformed table that comes before it",
+        )
 
 
 def _landed_elsewhere(entity: Entity) -> Iterator[Misfit]:

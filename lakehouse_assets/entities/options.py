@@ -176,7 +176,7 @@ class LakehouseOptions(Block):
     cluster_by: Names = []
     """Columns whose values are kept near each other in the files."""
     evolution: Literal["add_columns", "freeze", "rescue"] | None = None
-    """What happens when the source shows a new column: add it, refuse it, or keep it as text beside the row."""
+    """A new column is added, refused (a changed one, too), or rescued: what has no place goes to `_rescued_data`."""
     refresh_key: Names = []
     """Columns of a query table by which it is refreshed instead of fully, where that is proven equal."""
     writers: Literal["both", "spark"] | None = None

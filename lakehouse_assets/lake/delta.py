@@ -12,7 +12,6 @@ import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -20,14 +19,21 @@ from lakehouse_assets.errors import ConcurrentWriter, FeatureRefused, FeedExpire
 from lakehouse_assets.lake import log
 from lakehouse_assets.lake.faults import translated
 from lakehouse_assets.lake.log import MARK
-from lakehouse_assets.lake.schemas import check_columns, check_spec, plain
+from lakehouse_assets.lake.schemas import check_columns, check_spec, plain, with_columns
 from lakehouse_assets.lake.storage import Storage, check_writable, is_local, normalize
 from lakehouse_assets.lake.streams import Watched
 from lakehouse_assets.lake.table import TableAt
-from lakehouse_assets.lake.values import Commit, DataFile, Number, TableSpec
+from lakehouse_assets.lake.values import Commit, DataFile, Moved, Number, TableSpec
 
 if TYPE_CHECKING:
     import deltalake
+
+CHECKPOINT_INTERVAL = 20
+"""Commits after which a table's log is summed up: whoever opens the table reads those that came since, one by one."""
+
+
+DEFAULTS = {"delta.checkpointInterval": str(CHECKPOINT_INTERVAL), "delta.enableExpiredLogCleanup": "false"}
+"""Properties of every table, unless its entity says otherwise."""
 
 
 class DeltaTable(TableAt):
@@ -94,8 +100,7 @@ class DeltaTable(TableAt):
         """Add nullable columns at the end, or structs that gained fields; a commit that changes no row."""
         import deltalake
 
-        given = {item.name: item.with_nullable(True) for item in fields}
-        wider = pa.schema([*(given.pop(f.name, f) for f in self.schema), *given.values()])
+        wider = with_columns(self.schema, fields)
         check_columns(wider, self.uri)
         with translated(self.uri):
             deltalake.write_deltalake(
@@ -139,12 +144,26 @@ class DeltaTable(TableAt):
         A file that no version names goes by its own age, so files of a batch that is still running stay as long as
         they are younger than `retention_hours`.
         """
+        self.refuse_features()  # files that only a deletion vector names would be taken for abandoned ones
         if not dry_run and not self.vacuum(retention_hours, dry_run=True):
             return []  # delta-rs would make two commits that say so
         with translated(self.uri):
             return (self._inner if dry_run else self._spend()).vacuum(
                 retention_hours, dry_run=dry_run, enforce_retention_duration=False, full=True
             )
+
+    def stale(self, retention_hours: int) -> list[str]:
+        """What `vacuum` would delete."""
+        return self.vacuum(retention_hours, dry_run=True)
+
+    def checkpoint(self) -> bool:
+        """Sum up the log of this version in one file; no commit. Returns whether there was something to sum up."""
+        self.refuse_features()
+        if log.last_checkpoint(self.storage, self.uri) >= self.version:
+            return False
+        with translated(self.uri):
+            self._inner.create_checkpoint()
+        return True
 
     def _write(
         self, data: pa.RecordBatchReader, *numbers: Number, held: Mapping[str, int | None] | None = None, **how: Any
@@ -157,6 +176,10 @@ class DeltaTable(TableAt):
             deltalake.write_deltalake(table, rows.open(), commit_properties=_properties(*numbers), **how)
 
         return self._once(commit, numbers[0], rows, held)
+
+    def changes(self, start: int) -> Moved:
+        """What moved after version `start`, up to this one."""
+        return self.moved(start, lambda version: open_table(self.uri, self.storage, version))
 
     def _once(
         self,
@@ -177,15 +200,7 @@ class DeltaTable(TableAt):
             commit = log.actions(self.storage, self.uri, version)
             if log.carries(commit, number.app_id, number.value):
                 break
-        added = [action["add"] for action in commit if "add" in action]
-        root = self.file_root()
-        removed = [f"{root}/{unquote(action['remove']['path'])}" for action in commit if "remove" in action]
-        return Commit(
-            version,
-            rows_added=sum(log.records(add) or 0 for add in added),
-            rows_removed=sum((held or {}).get(path) or 0 for path in removed),
-            bytes_added=sum(int(add["size"]) for add in added),
-        )
+        return self.outcome(version, commit, held or {})
 
 
 def find_table(uri: str, storage: Storage, version: int | None = None) -> DeltaTable | None:
@@ -240,8 +255,8 @@ def create_table(uri: str, storage: Storage, spec: TableSpec) -> DeltaTable:
 
     uri = normalize(uri)
     check_spec(spec.schema, spec.partition_by, uri)
-    _check_properties(spec.properties, uri)
-    properties = {"delta.checkpointInterval": "50", "delta.enableExpiredLogCleanup": "false"} | dict(spec.properties)
+    check_properties(spec.properties, uri)
+    properties = DEFAULTS | dict(spec.properties)
     if is_local(uri):
         check_writable(uri)
     try:
@@ -264,7 +279,7 @@ def create_table(uri: str, storage: Storage, spec: TableSpec) -> DeltaTable:
     return open_table(uri, storage)
 
 
-def _check_properties(properties: Mapping[str, str], uri: str) -> None:
+def check_properties(properties: Mapping[str, str], uri: str) -> None:
     """Raise `FeatureRefused` for properties with which the numbers, or the rows, could not be relied on."""
     for name in properties:
         if name == "delta.setTransactionRetentionDuration":

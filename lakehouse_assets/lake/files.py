@@ -24,9 +24,12 @@ def data_files(
         root: the table's path in its file system.
         actions: columns `path`, `size_bytes`, `num_records`, `partition.<name>`, `min.<name>`, `max.<name>`.
     """
+    import pyarrow.compute as pc
+
+    for name, value in bounds.items():
+        if (held := _may_hold(actions, name, value)) is not None:
+            actions = actions.filter(pc.fill_null(held, True))
     wanted = ["path", "size_bytes", "num_records", *(f"partition.{name}" for name in partition_by)]
-    wanted += [f"{side}.{name}" for name in bounds for side in ("min", "max")]
-    chosen = actions.select([name for name in wanted if name in actions.schema.names])
     return [
         DataFile(
             f"{root}/{unquote(action['path'])}",
@@ -34,18 +37,31 @@ def data_files(
             action["size_bytes"],
             {name: _partition_text(uri, name, action[f"partition.{name}"]) for name in partition_by},
         )
-        for action in chosen.to_pylist()
-        if all(_may_hold(action, name, value) for name, value in bounds.items())
+        for action in actions.select([name for name in wanted if name in actions.schema.names]).to_pylist()
     ]
 
 
-def _may_hold(action: Mapping[str, Any], name: str, value: int | str) -> bool:
-    """Whether a file may hold a value; statistics of another type say nothing (instants are cut in them)."""
-    low: Any = action.get(f"min.{name}")
-    high: Any = action.get(f"max.{name}")
-    if not (isinstance(low, type(value)) and isinstance(high, type(value))):
-        return True
-    return bool(low <= value <= high)  # type: ignore[operator]
+def _may_hold(actions: pa.Table, name: str, value: int | str) -> pa.ChunkedArray | None:
+    """Whether each file may hold a value (NULL: unknown); `None` where no statistics of the value's type tell.
+
+    Statistics of another type say nothing: instants, for one, are cut in them.
+    """
+    import pyarrow.compute as pc
+
+    sides = (f"min.{name}", f"max.{name}")
+    if not all(side in actions.schema.names for side in sides):
+        return None
+    low, high = (actions.column(side) for side in sides)
+    same = pa.types.is_integer if isinstance(value, int) else _is_text
+    if not (same(low.type) and same(high.type)):
+        return None
+    if isinstance(value, str):
+        low, high = low.cast(pa.string()), high.cast(pa.string())
+    return pc.and_(pc.less_equal(low, value), pc.greater_equal(high, value))
+
+
+def _is_text(dtype: pa.DataType) -> bool:
+    return any(check(dtype) for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
 
 
 def _partition_text(uri: str, name: str, value: Any) -> str | None:

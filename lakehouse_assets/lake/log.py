@@ -56,6 +56,21 @@ def actions(storage: Storage, uri: str, version: int) -> list[Action]:
         raise LakeError(f"version {version} in the log of {uri} is broken: {error}", fix="restore the file") from error
 
 
+def last_checkpoint(storage: Storage, uri: str) -> int:
+    """The version up to which the log is summed up in one file, as readers are told; -1 if it is not at all."""
+    fs, root = storage.filesystem(uri)
+    with store_faults(uri, LakeError):
+        try:
+            with fs.open_input_stream(f"{root}/_delta_log/_last_checkpoint") as stream:
+                text = stream.read()
+        except FileNotFoundError:
+            return -1
+    try:
+        return int(json.loads(text)["version"])
+    except (ValueError, KeyError, TypeError):
+        return -1  # readers do without a broken one; the next checkpoint writes it anew
+
+
 def added(range_: Iterable[tuple[int, Sequence[Action]]]) -> list[Mapping[str, Any]] | None:
     """The `add` actions that brought rows; `None` if a commit also removed or rewrote rows."""
     found: list[Mapping[str, Any]] = []
@@ -87,10 +102,15 @@ def changes_rows(commit: Sequence[Action]) -> bool:
     )
 
 
+def info(commit: Sequence[Action]) -> Mapping[str, Any]:
+    """What the writer of a commit says about it."""
+    return next((action["commitInfo"] for action in commit if "commitInfo" in action), {})
+
+
 def is_ours(commit: Sequence[Action]) -> bool:
     """Whether this project wrote a commit."""
-    info: Mapping[str, Any] = next((action["commitInfo"] for action in commit if "commitInfo" in action), {})
-    return MARK in info or MARK in str(info.get("userMetadata") or "")
+    said = info(commit)
+    return MARK in said or MARK in str(said.get("userMetadata") or "")
 
 
 def changes_columns(commit: Sequence[Action]) -> bool:
@@ -138,7 +158,7 @@ def needed_since(range_: Iterable[tuple[int, Sequence[Action]]], *, snapshot: bo
 
 def committed_at(commit: Sequence[Action]) -> int:
     """When a version was committed, in milliseconds since 1970; 0 if it does not say."""
-    return int(next((a["commitInfo"].get("timestamp", 0) for a in commit if "commitInfo" in a), 0))
+    return int(info(commit).get("timestamp", 0))
 
 
 def carries(commit: Sequence[Action], app_id: str, value: int) -> bool:

@@ -2,7 +2,8 @@
 
 A plan says which closed range a batch reads and by which rules it is made; it is recorded before anything is
 written, and its number is committed together with the rows. So a plan without its number in the target is an
-interrupted batch, and is replayed. The table is only ever appended to.
+interrupted batch, and is replayed. Plans are only ever added; where they stand in many small files, they are folded
+into one, so that finding a plan stays cheap however many there are.
 What belongs here: recording and finding plans. What does not: deciding what a plan should read.
 """
 
@@ -19,10 +20,11 @@ from typing import Any
 import pyarrow as pa
 
 from lakehouse_assets.errors import ConcurrentWriter, LakeError
-from lakehouse_assets.lake.delta import DeltaTable, create_table, find_table
-from lakehouse_assets.lake.names import FeedName
+from lakehouse_assets.lake.delta import DeltaTable, create_table, find_table, open_table
+from lakehouse_assets.lake.names import BATCHES, MAINTENANCE, FeedName
+from lakehouse_assets.lake.parquet import ParquetStage
 from lakehouse_assets.lake.storage import Storage, store_faults
-from lakehouse_assets.lake.values import Number, TableSpec
+from lakehouse_assets.lake.values import DataFile, Number, TableSpec
 
 SCHEMA = pa.schema(
     [
@@ -48,6 +50,11 @@ SCHEMA = pa.schema(
         pa.field("quarantine_version", pa.int64(), metadata={"comment": "the quarantine's when the plan was made"}),
     ]
 )
+
+FOLD = 64
+"""Small files of plans that become one before the next plan is recorded."""
+SMALL_BYTES = 1 << 20
+"""Files of plans that are smaller than this are small."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +145,38 @@ class PlanBook:
 
     def create(self) -> DeltaTable:
         """The table of the plans, made if it is not there."""
-        spec = TableSpec(SCHEMA, properties={"lakehouse.destination": "control.batches"}, comment="The plans")
-        return create_table(self.uri, self._storage, spec)
+        properties = {
+            "lakehouse.destination": str(BATCHES),
+            "delta.dataSkippingStatsColumns": "app_id,revision,destination",  # by which plans are looked for
+        }
+        return create_table(self.uri, self._storage, TableSpec(SCHEMA, properties=properties, comment="The plans"))
+
+    def folded(self, table: DeltaTable) -> DeltaTable:
+        """The table with its small files as one, if there are many of them; no plan changes.
+
+        Raises:
+            ConcurrentWriter: somebody else committed meanwhile.
+        """
+        small = [file for file in table.files() if file.size < SMALL_BYTES]
+        if len(small) < FOLD:
+            return table
+        stage = ParquetStage(table)
+        try:
+            rows = [_read_file(table, file) for file in small]
+            whole = pa.concat_tables([table.schema.empty_table(), *rows], promote_options="default")
+            for batch in whole.select(table.schema.names).combine_chunks().to_batches():
+                stage.write(batch)
+            new = stage.finish()
+        except BaseException:
+            stage.discard()
+            raise
+        app_id = MAINTENANCE.format(BATCHES)
+        try:
+            table.rewrite_files(small, new, Number(app_id, table.number(app_id) + 1))
+        except ConcurrentWriter:  # after any other error the commit may be there
+            stage.discard()
+            raise
+        return open_table(self.uri, self._storage)
 
 
 class Ledger:
@@ -149,12 +186,15 @@ class Ledger:
         self._book = book
         self._feeds = feeds
         self._table = table
+        self._newest: dict[str, Plan | None] = {}
         self._revisions = {feed.app_id: table.number(feed.app_id) if table else 0 for feed in feeds}
 
     def last(self, feed: FeedName) -> Plan | None:
         """The newest plan of a feed."""
         revision = self._revisions[feed.app_id]
-        return next(self._rows(feed, revision), None) if revision else None
+        if feed.app_id not in self._newest:
+            self._newest[feed.app_id] = next(self._rows(feed, revision), None) if revision else None
+        return self._newest[feed.app_id]
 
     def record(self, *plans: Plan) -> tuple[Plan, ...]:
         """Record plans as the newest of their feeds, all of them in one commit.
@@ -162,11 +202,11 @@ class Ledger:
         Raises:
             ConcurrentWriter: another process recorded one since this ledger was opened.
         """
-        table = self._table or self._book.create()
+        table = self._book.folded(self._table) if self._table else self._book.create()
         for plan in plans:
-            if table.number(plan.feed.app_id) != self._revisions[plan.feed.app_id]:  # a table that was made meanwhile
+            if table.number(plan.feed.app_id) != self._revisions[plan.feed.app_id]:  # it was made or folded meanwhile
                 raise ConcurrentWriter(
-                    f"another process recorded the first plan of {plan.feed.app_id}",
+                    f"another process recorded a plan of {plan.feed.app_id}",
                     fix="run again: its plan is taken up",
                 )
         numbered = tuple(
@@ -194,24 +234,31 @@ class Ledger:
 
     def feeds(self, destination: str) -> set[str]:
         """The names of all feeds that ever had a plan for `destination`."""
-        return {row["feed"] for row in self._read({"destination": destination}) if row["destination"] == destination}
+        return {row["feed"] for row in self._read({"destination": destination})}
 
     def _rows(self, feed: FeedName, revision: int | None = None) -> Iterator[Plan]:
         wanted = {"app_id": feed.app_id} | ({"revision": revision} if revision else {})
-        for row in self._read(wanted):
-            if row["app_id"] == feed.app_id and revision in (None, row["revision"]):
-                yield Plan.of_row(row)
+        return (Plan.of_row(row) for row in self._read(wanted))
 
     def _read(self, bounds: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Rows of the files that may hold these values."""
+        """The rows that hold these values."""
         if self._table is None:
             return
-        import pyarrow.parquet as pq
+        import pyarrow.compute as pc
 
-        fs, _ = self._table.storage.filesystem(self._table.uri)
         for file in self._table.files(bounds=bounds):
-            with store_faults(self._table.uri, LakeError), fs.open_input_file(file.path) as source:
-                yield from pq.ParquetFile(source).read().to_pylist()
+            rows = _read_file(self._table, file)
+            for name, value in bounds.items():
+                rows = rows.filter(pc.equal(rows.column(name), value))
+            yield from rows.to_pylist()
+
+
+def _read_file(table: DeltaTable, file: DataFile) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    fs, _ = table.storage.filesystem(table.uri)
+    with store_faults(table.uri, LakeError), fs.open_input_file(file.path) as source:
+        return pq.ParquetFile(source).read()
 
 
 def _json(value: Any) -> str:

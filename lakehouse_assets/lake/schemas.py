@@ -173,6 +173,38 @@ def compare(found: pa.Schema, expected: pa.Schema, uri: str) -> None:
         )
 
 
+def with_columns(schema: pa.Schema, fields: Iterable[pa.Field]) -> pa.Schema:
+    """`schema` with nullable columns added at the end, or with structs that gained fields in their places."""
+    given = {field.name: field.with_nullable(True) for field in fields}
+    return pa.schema([*(given.pop(f.name, f) for f in schema), *given.values()])
+
+
 def widens(old: pa.Schema, new: pa.Schema) -> bool:
     """Whether every column of `old` is in `new` with the same type: columns were only added."""
     return all(f.name in new.names and same_type(f.type, new.field(f.name).type) for f in old)
+
+
+def holds(wide: pa.DataType, narrow: pa.DataType) -> bool:
+    """Whether a column of type `wide` takes every value of type `narrow` as it is, by a cast that both engines have.
+
+    Integers into wider integers, decimals and floats, decimals into decimals with more digits on both sides, FLOAT into
+    DOUBLE; structs field by field, whatever their order and case. Lists and maps only as they are.
+    """
+    if same_type(wide, narrow) or pa.types.is_null(narrow):
+        return True
+    if pa.types.is_struct(wide) and pa.types.is_struct(narrow):
+        fields = {f.name.lower(): f.type for f in wide}
+        return all(f.name.lower() in fields and holds(fields[f.name.lower()], f.type) for f in narrow)
+    if pa.types.is_integer(narrow):
+        return _holds_integers(wide, narrow.bit_width)
+    if pa.types.is_decimal(narrow) and pa.types.is_decimal(wide):
+        return wide.scale >= narrow.scale and wide.precision - wide.scale >= narrow.precision - narrow.scale
+    return bool(pa.types.is_float32(narrow) and pa.types.is_float64(wide))
+
+
+def _holds_integers(wide: pa.DataType, bits: int) -> bool:
+    if pa.types.is_decimal(wide):
+        return bool(wide.precision - wide.scale >= len(str(2 ** (bits - 1))))
+    if pa.types.is_floating(wide):
+        return bits * 2 <= wide.bit_width
+    return bool(pa.types.is_integer(wide) and wide.bit_width >= bits)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lakehouse_assets.errors import LakehouseError, NotRunnable, RootUnusable, StoreFailed
+from lakehouse_assets.lake import azure
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileSystem
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _ILLEGAL = re.compile(r"[\[\]*?%#^|\\\x00-\x1f\x7f]")
-SCHEMES = ("a local path", "file://", "s3://")
+SCHEMES = ("a local path", "file://", "s3://", azure.FORM)
+_OPTIONS = {"s3": ("AWS_",), "abfss": ("AZURE_", "AZURITE_")}
+_OF_ANY_STORE = ("max_retries", "retry_timeout", "timeout", "connect_timeout", "allow_http", "backoff_config.")
+"""Options of the client, which delta-rs knows in small letters: how long to try, and how."""
 
 
 @dataclass(frozen=True)
@@ -35,20 +39,30 @@ class Storage:
 
     @classmethod
     def of(cls, settings: Settings, environ: Mapping[str, str]) -> Storage:
-        """The storage of a process: the `AWS_*` variables, overridden by `settings.storage_options`."""
-        named = {name: value for name, value in environ.items() if name.startswith("AWS_")}
+        """The storage of a process: `AWS_*`, `AZURE_*` and `AZURITE_*`, overridden by `settings.storage_options`."""
+        named = {name: value for name, value in environ.items() if name.startswith(_PREFIXES)}
         given = {_option(name): value.get_secret_value() for name, value in settings.storage_options.items()}
         return cls(named | given)
 
     def delta_options(self, uri: str) -> dict[str, str]:
-        """Options for delta-rs; none for a local path, so that no secret goes where it is not needed."""
-        return {} if is_local(uri) else dict(self.options)
+        """Options for delta-rs: those of the store, so that no secret goes where it is not needed.
+
+        Raises:
+            SettingsError: they cannot be used there.
+        """
+        if is_local(uri):
+            return {}
+        if azure.is_azure(uri):
+            azure.check_options(self.options, azure.address(uri).account)
+        own = _OPTIONS["abfss" if azure.is_azure(uri) else "s3"]
+        return {n: text for n, text in self.options.items() if n.startswith(own) or not n.startswith(_PREFIXES)}
 
     def filesystem(self, uri: str) -> tuple[FileSystem, str]:
         """The file system of `uri`, and the path of `uri` in it.
 
         Raises:
             NotRunnable: the scheme has no file system here.
+            SettingsError: the options cannot be used there.
         """
         if is_local(uri):
             from pyarrow.fs import LocalFileSystem
@@ -56,13 +70,19 @@ class Storage:
             return self._opened.setdefault("file", LocalFileSystem()), local_path(uri)
         if uri.startswith(("s3://", "s3a://")):
             return self._s3(), uri.split("://", 1)[1].rstrip("/")
+        if azure.is_azure(uri):
+            account, place = azure.address(uri).account, azure.address(uri).in_account
+            if account not in self._opened:
+                self._opened[account] = azure.open_account(self.options, account)
+            return self._opened[account], place
         raise NotRunnable(f"no file system for {uri!r}", value=uri.split("://")[0], choices=SCHEMES)
 
     def _s3(self) -> FileSystem:
-        from pyarrow.fs import S3FileSystem
+        from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem
 
         if "s3" not in self._opened:
             get = self.options.get
+            retries = get("max_retries")
             self._opened["s3"] = S3FileSystem(
                 access_key=get("AWS_ACCESS_KEY_ID"),
                 secret_key=get("AWS_SECRET_ACCESS_KEY"),
@@ -70,14 +90,20 @@ class Storage:
                 region=get("AWS_REGION") or get("AWS_DEFAULT_REGION"),
                 endpoint_override=get("AWS_ENDPOINT_URL") or get("AWS_ENDPOINT_URL_S3"),
                 background_writes=False,
+                retry_strategy=AwsStandardS3RetryStrategy(**({"max_attempts": 1 + int(retries)} if retries else {})),
             )
         return self._opened["s3"]
 
 
+_PREFIXES = tuple(prefix for prefixes in _OPTIONS.values() for prefix in prefixes)
+
+
 def _option(name: str) -> str:
     """The name of an option as the environment has it: `region` and `aws_region` are `AWS_REGION`."""
+    if name.lower().startswith(_OF_ANY_STORE):
+        return name.lower()
     upper = name.upper()
-    return upper if upper.startswith("AWS_") else f"AWS_{upper}"
+    return upper if upper.startswith(_PREFIXES) else f"AWS_{upper}"
 
 
 def is_local(uri: str) -> bool:
@@ -104,7 +130,9 @@ def normalize(uri: str) -> str:
         )
     if is_local(uri):
         return local_path(uri)
-    if not uri.startswith(("s3://", "s3a://")):
+    if azure.is_azure(uri):
+        azure.address(uri)
+    elif not uri.startswith(("s3://", "s3a://")):
         raise RootUnusable(f"no store for the root {uri!r}", value=uri.split("://")[0] + "://", choices=SCHEMES)
     return uri.rstrip("/")
 
@@ -145,7 +173,8 @@ def store_fault(uri: str, error: BaseException, otherwise: type[LakehouseError])
         )
     if any(word in text for word in _NO_BUCKET):
         return RootUnusable(
-            f"there is no bucket for {uri} ({first_line(error)})", fix="make the bucket, or give --root"
+            f"there is no bucket for {uri} ({first_line(error)})",
+            fix="make the bucket or the container, or give another --root",
         )
     if any(word in text for word in _STORE_WORDS):
         return StoreFailed(f"the object store failed for {uri}: {first_line(error)}", fix="run again")
@@ -155,12 +184,13 @@ def store_fault(uri: str, error: BaseException, otherwise: type[LakehouseError])
 _FULL = ("os error 28", "No space left", "Disk quota exceeded", "os error 122")
 _FORBIDDEN = (
     "os error 13", "os error 1)", "os error 30", "ermission denied", "Read-only file system", "ACCESS_DENIED",
-    "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403 Forbidden",
+    "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403 Forbidden", "AuthorizationFailure",
+    "AuthenticationFailed", "AuthorizationPermissionMismatch", "Invalid Access Key",
 )  # fmt: skip
-_NO_BUCKET = ("NoSuchBucket", "NO_SUCH_BUCKET")
+_NO_BUCKET = ("NoSuchBucket", "NO_SUCH_BUCKET", "ContainerNotFound", "ResourceNotFound")
 _STORE_WORDS = (
-    "Generic S3 error", "error sending request", "timed out", "AWS Error", "SLOW_DOWN", "503", "os error 5)",
-    "Input/output error",
+    "Generic S3 error", "Generic MicrosoftAzure error", "Azure Error", "error sending request", "timed out",
+    "AWS Error", "SLOW_DOWN", "503", "os error 5)", "Input/output error",
 )  # fmt: skip
 
 

@@ -5,8 +5,8 @@ The handle itself comes from delta-rs (`delta.py` opens it). What does not belon
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -15,8 +15,9 @@ from lakehouse_assets.errors import FeatureRefused, FeedExpired, LakeError
 from lakehouse_assets.lake import log
 from lakehouse_assets.lake.faults import translated
 from lakehouse_assets.lake.files import data_files
+from lakehouse_assets.lake.schemas import widens
 from lakehouse_assets.lake.storage import Storage
-from lakehouse_assets.lake.values import DataFile
+from lakehouse_assets.lake.values import Commit, DataFile, Moved
 
 if TYPE_CHECKING:
     import deltalake
@@ -62,7 +63,7 @@ class TableAt:
         """The Delta features in use that the embedded engine neither reads nor writes."""
         protocol = self._inner.protocol()
         named = {*(protocol.reader_features or ()), *(protocol.writer_features or ())}
-        if self.properties.get("delta.columnMapping.mode", "none") != "none":
+        if self.maps_columns:
             named.add("columnMapping")
         return tuple(f for f in EMBEDDED_REFUSES if f in {name.removesuffix("-preview") for name in named})
 
@@ -77,8 +78,26 @@ class TableAt:
     def files(self, bounds: Mapping[str, int | str] | None = None) -> list[DataFile]:
         """The live files of this version; with `bounds`, without those whose statistics exclude these values."""
         self.refuse_features()
+        return self.named_files(bounds)
+
+    def named_files(self, bounds: Mapping[str, int | str] | None = None) -> list[DataFile]:
+        """As `files`, but also where their rows are not simply those of the table (deletion vectors)."""
         actions = pa.table(self._inner.get_add_actions(flatten=True))
         return data_files(self.uri, self.file_root(), actions, self.partition_by, bounds or {})
+
+    def weight(self) -> tuple[int, int]:
+        """The number of live files, and their bytes."""
+        sizes = pa.table(self._inner.get_add_actions(flatten=True)).column("size_bytes").to_pylist()
+        return len(sizes), sum(sizes)
+
+    def scattered(self, target_bytes: int) -> list[DataFile]:
+        """Files that a compaction into files of `target_bytes` would rewrite: small ones that are not alone."""
+        small: dict[tuple[Any, ...], list[DataFile]] = {}
+        for file in self.named_files():
+            if file.size < target_bytes // 2:
+                key = tuple((value is None, value) for value in file.partition_values.values())
+                small.setdefault(key, []).append(file)
+        return [file for group in small.values() if len(group) > 1 for file in group]
 
     def rows(self) -> int | None:
         """Rows of this version from the files' statistics; `None` if a file has none."""
@@ -93,7 +112,48 @@ class TableAt:
         """The actions of the versions `start + 1 … end`; `FeedExpired` if one has left the log."""
         return log.commits(self.storage, self.uri, start, end)
 
-    def added_files(self, commits: Sequence[tuple[int, list[log.Action]]]) -> list[DataFile] | None:
+    def moved(self, start: int, before: Callable[[int], TableAt]) -> Moved:
+        """What moved after version `start`, up to this one; `before` opens the table at an older version.
+
+        Raises:
+            FeedExpired: the range, or a file of it, can no longer be read.
+            LakeError: the table is older than `start`.
+        """
+        if start > self.version:
+            raise LakeError(
+                f"{self.uri} is at version {self.version}, but version {start} of it was read before", fix=log.REBUILD
+            )
+        commits = list(self.commits(start, self.version))
+        if not any(log.changes_rows(commit) for _, commit in commits):
+            return Moved("none")
+        rewidened = start >= 0 and any(log.changes_columns(commit) for _, commit in commits)
+        if rewidened and not widens(before(start).schema, self.schema):
+            return Moved("rewritten")
+        if not self.maps_columns and (added := self.added_files(commits)) is not None:
+            return Moved("append", commits, added)
+        if not self.has_change_feed:
+            return Moved("rewritten")
+        self.require_feed(commits)
+        return Moved("images", commits)
+
+    def outcome(self, version: int, commit: Sequence[log.Action], held: Mapping[str, int | None]) -> Commit:
+        """What a commit of this table did; `held`: rows of the files before it, by path."""
+        metrics = log.info(commit).get("operationMetrics") or {}
+        added = [action["add"] for action in commit if "add" in action]
+        size = sum(int(add["size"]) for add in added)
+        if "numTargetRowsInserted" in metrics:  # Spark's: a merge rewrites rows that it does not change
+            inserted, updated, deleted = (int(metrics[f"numTargetRows{w}"]) for w in ("Inserted", "Updated", "Deleted"))
+            return Commit(version, inserted, updated, deleted, size)
+        root = self.file_root()
+        removed = [f"{root}/{unquote(action['remove']['path'])}" for action in commit if "remove" in action]
+        return Commit(
+            version,
+            rows_added=sum(log.records(add) or 0 for add in added),
+            rows_removed=sum(held.get(path) or 0 for path in removed),
+            bytes_added=size,
+        )
+
+    def added_files(self, commits: Sequence[tuple[int, Sequence[log.Action]]]) -> list[DataFile] | None:
         """Files that these commits appended; `None` if one of them removed or rewrote rows.
 
         Raises:
@@ -113,14 +173,17 @@ class TableAt:
         """Versions after `start`, up to `end`, that changed rows without this project's mark."""
         return [v for v, commit in self.commits(start, end) if log.changes_rows(commit) and not log.is_ours(commit)]
 
-    def change_feed(self, commits: Sequence[tuple[int, list[log.Action]]]) -> pa.RecordBatchReader:
+    def require_feed(self, commits: Sequence[tuple[int, Sequence[log.Action]]]) -> None:
+        """Raise `FeedExpired` if a file of the change data feed of these commits is gone."""
+        root = self.file_root()
+        log.require(self.storage, self.uri, [f"{root}/{path}" for path in log.changed_paths(commits)])
+
+    def change_feed(self, commits: Sequence[tuple[int, Sequence[log.Action]]]) -> pa.RecordBatchReader:
         """Rows with `_change_type` of these commits (one after the other), from the change data feed.
 
         Raises:
             FeedExpired: the range can no longer be read, or the table keeps no change data feed.
         """
-        root = self.file_root()
-        log.require(self.storage, self.uri, [f"{root}/{path}" for path in log.changed_paths(commits)])
         with translated(self.uri, otherwise=FeedExpired):
             feed = self._inner.load_cdf(starting_version=commits[0][0], ending_version=commits[-1][0])
             reader = pa.RecordBatchReader.from_stream(feed)
@@ -134,6 +197,11 @@ class TableAt:
     def has_change_feed(self) -> bool:
         """Whether the table keeps a change data feed."""
         return self.properties.get("delta.enableChangeDataFeed", "false").lower() == "true"
+
+    @property
+    def maps_columns(self) -> bool:
+        """Whether its files name columns otherwise than the table."""
+        return self.properties.get("delta.columnMapping.mode", "none") != "none"
 
     def _spend(self) -> deltalake.DeltaTable:
         inner, self._opened = self._inner, None

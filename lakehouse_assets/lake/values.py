@@ -5,8 +5,9 @@ What belongs here: plain values. What does not: anything that opens a table or a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -50,9 +51,29 @@ class DataFile:
 
 @dataclass(frozen=True)
 class TableSpec:
-    """What a table is created with; nothing of it is altered later except added columns."""
+    """What a table is created with; nothing of it is altered later except added columns.
+
+    Attributes:
+        cluster_by: columns that an engine which clusters keeps near each other; others pay no heed to it.
+    """
 
     schema: pa.Schema
     partition_by: tuple[str, ...] = ()
     properties: Mapping[str, str] = field(default_factory=dict)
     comment: str | None = None
+    cluster_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What moved in a table between two versions, as its log says.
+
+    Attributes:
+        kind: `none`, `append` (`files` hold the new rows), `images` (the change data feed of `commits` holds them) or
+            `rewritten` (a reader has to start over).
+        commits: the versions of the range with their actions.
+    """
+
+    kind: Literal["none", "append", "images", "rewritten"]
+    commits: Sequence[tuple[int, Sequence[Mapping[str, Any]]]] = ()
+    files: Sequence[DataFile] = ()

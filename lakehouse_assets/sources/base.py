@@ -38,10 +38,17 @@ ROW_FIELDS = (pa.field("_position", pa.string()), pa.field("_source", pa.string(
 
 @dataclass(frozen=True)
 class Batch:
-    """A part of a closed range: rows that fit (`schema()` + `ROW_FIELDS`), and rows that do not (`MISFIT_SCHEMA`)."""
+    """A part of a closed range: rows that fit (`schema()` + `ROW_FIELDS`), and rows that do not (`MISFIT_SCHEMA`).
+
+    Attributes:
+        kept: the misfits with typed values (columns as in `rows`), NULL where a value does not fit: one row for each
+            misfit all of whose reasons are `cast_failed:<column>`, in the order of `misfits`. Without it, misfits can
+            only be quarantined as a whole.
+    """
 
     rows: pa.RecordBatch
     misfits: pa.RecordBatch | None = None
+    kept: pa.RecordBatch | None = None
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,9 @@ class Layout:
         if broken is None and not piece.malformed:
             return Batch(rows)
         misfits = self._misfits(piece, file, broken, unfit, named)
-        return Batch(rows if broken is None else rows.filter(pc.invert(broken)), misfits)
+        if broken is None:
+            return Batch(rows, misfits)
+        return Batch(rows.filter(pc.invert(broken)), misfits, rows.filter(broken))
 
     def _broken(self, piece: Piece, unfit: set[str]) -> pa.Array | None:
         """Which rows do not fit, for whatever reason."""

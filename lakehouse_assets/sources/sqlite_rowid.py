@@ -18,6 +18,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, cast
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from lakehouse_assets.errors import IncarnationChanged
 from lakehouse_assets.sources.base import Batch, Notice, Past, Position
 from lakehouse_assets.sources.sqlite_db import Connection, Database
@@ -30,6 +33,8 @@ READERS = 2
 CHUNK = 65_536
 """Rows that one thread reads at a time, fewer where rows are large."""
 _CHUNK_BYTES = 128 * 2**20
+LOOKED_UP = 4096
+"""Rows of a chunk that are looked up one by one; where more are left out, the chunk is read once more."""
 _LEAST = -(2**63)
 _SEARCHED = 100_000
 """Rows that are searched for one that may have been renumbered."""
@@ -154,14 +159,36 @@ class RowidStream:
                     future.cancel()
 
     def _chunk(self, connection: Connection, low: int | None, high: int, size: int) -> Iterator[Batch]:
-        """The rows of a small range. What the fast way left out is looked for if, and only if, rows are missing."""
+        """The rows of a small range: those that fit the fast way, then what that left out the exact way."""
         query = self._range(low, high)
-        seen = 0
+        places: list[pa.Array] = []
         for batch in self.reader.fast(connection, query, size):
-            seen += batch.rows.num_rows + (batch.misfits.num_rows if batch.misfits else 0)
+            places += [part.column("_position") for part in (batch.rows, batch.misfits) if part is not None]
             yield batch
-        if (low is None or seen < high - low) and seen < self._count(connection, query):
+        seen = pa.chunked_array(places, pa.string()).cast(pa.int64())
+        left = self._left_out(connection, query, low, high, seen)
+        if left is None:
             yield from self.reader.rest(connection, query)
+        elif left:
+            ids = ", ".join(map(str, left))
+            yield from self.reader.exact(connection, Query(f"{self._rowid} IN ({ids})"))
+
+    def _left_out(
+        self, connection: Connection, query: Query, low: int | None, high: int, seen: pa.ChunkedArray
+    ) -> list[int] | None:
+        """The rowids of a range that were not seen, but for some that are not there; `None` where they are many."""
+        if low is not None and high - low == len(seen):
+            return []
+        if low is not None and high - low - len(seen) <= LOOKED_UP:
+            return _without(pa.chunked_array([pa.array(range(low + 1, high + 1), pa.int64())]), seen)
+        missing = self._count(connection, query) - len(seen)
+        if not missing:
+            return []
+        if missing > LOOKED_UP:
+            return None
+        ids = f"SELECT {self._rowid} {self._from} WHERE {query.where}"
+        found = [read.column(0) for read in connection.stream(["0"], ids, query.params, CHUNK)]
+        return _without(pa.chunked_array(found, pa.int64()), seen)
 
     def incarnation(self, position: Position) -> str:
         """Hashes of the values of the row at `position`, by column: so a column that is added later changes nothing."""
@@ -308,6 +335,11 @@ class RowidStream:
 def chunk_rows(rows: int, size: int) -> int:
     """How many rows are read at a time: fewer where they are large, as far as the size of the file (bytes) tells."""
     return max(1, min(CHUNK, _CHUNK_BYTES * rows // max(1, size)))
+
+
+def _without(ids: pa.ChunkedArray, seen: pa.ChunkedArray) -> list[int]:
+    """`ids` that are not `seen`, in their order."""
+    return cast("list[int]", ids.filter(pc.invert(pc.is_in(ids, value_set=seen))).to_pylist())
 
 
 def _rowid(position: Position) -> int | None:

@@ -261,17 +261,21 @@ def target_of(work: Work, entity: Entity, plan: Plan, schema: pa.Schema, *, chan
 
 
 def new_fields(have: Iterable[pa.Field], wanted: Iterable[pa.Field]) -> list[pa.Field]:
-    """The fields of `wanted` that `have` lacks, and its structs that would gain fields, as they would be then."""
-    known = {f.name: f for f in have}
+    """The fields of `wanted` that `have` lacks, and its structs that would gain fields, as they would be then.
+
+    Names that differ in case only are one column, as in Delta; it stays as it is spelled in `have`.
+    """
+    known = {f.name.lower(): f for f in have}
     found = []
     for new in wanted:
-        if new.name not in known:
+        old = known.get(new.name.lower())
+        if old is None:
             found.append(new)
-        elif pa.types.is_struct(new.type) and pa.types.is_struct(old := known[new.name].type):
-            more = {f.name: f for f in new_fields(old, new.type)}
+        elif pa.types.is_struct(new.type) and pa.types.is_struct(old.type):
+            more = {f.name.lower(): f for f in new_fields(old.type, new.type)}
             if more:
-                merged = [more.pop(f.name, f) for f in old]
-                found.append(new.with_type(pa.struct([*merged, *more.values()])))
+                merged = [more.pop(f.name.lower(), f) for f in old.type]
+                found.append(new.with_name(old.name).with_type(pa.struct([*merged, *more.values()])))
     return found
 
 

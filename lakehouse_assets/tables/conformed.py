@@ -7,7 +7,8 @@ What does not belong here: history (`apply_changes`), reading from outside.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -20,9 +21,7 @@ from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.lake.schemas import same_type
 from lakehouse_assets.lake.storage import normalize
 from lakehouse_assets.sources.base import Notice
-from lakehouse_assets.sql.expand import text_literal
-from lakehouse_assets.sql.types import spark_type
-from lakehouse_assets.tables import quarantine, view
+from lakehouse_assets.tables import evolution, quarantine, rescue, view
 from lakehouse_assets.tables.base import (
     Draft,
     Feed,
@@ -37,7 +36,7 @@ from lakehouse_assets.tables.base import (
     upstream,
     with_comments,
 )
-from lakehouse_assets.tables.rules import Judged, Recipe
+from lakehouse_assets.tables.rules import Judged, Recipe, quoted
 
 FROM_THE_START = -1
 """The upstream version before the first one."""
@@ -130,27 +129,48 @@ def keep(
     plan: Plan,
     rows: Relation,
     misfits: quarantine.Spool | None = None,
+    declared: Collection[str] = frozenset(),
 ) -> Outcome:
     """Judge rows by the plan's recipe and write them: what every kind does whose rows go to target and quarantine.
 
     Args:
         misfits: rows that did not fit their columns, filled while `rows` is read.
+        declared: columns, in lower case, that are meant to be in the table beside those that the recipe names.
+
+    Raises:
+        SchemaDrift: the rows' columns do not fit the table's; nothing was written.
     """
+    engine, recipe = work.engine, Recipe.recorded(plan.recipe)
+    table = evolution.columns_of(feed, plan)
+    if not recipe.rescue:
+        judged = Judged(engine, recipe, rows)
+        columns = evolution.settle(judged.schema, table, evolution.mode_of(feed, plan), feed.entity.table).columns
+        return _keep(work, feed, plan, judged, columns, misfits)
+    known = None if table is None else {*recipe.named(), *declared}
+    with rescue.judged(engine, recipe, rows, table, known, feed.entity.table, feed.entity.source) as (judged, rescued):
+        outcome = _keep(work, feed, plan, judged, judged.schema, misfits)
+        verdicts = [*outcome.verdicts, *rescued.verdicts(outcome.rows_in)]
+        return replace(outcome, verdicts=verdicts, notices=rescued.notices())
+
+
+def _keep(
+    work: Work, feed: Feed, plan: Plan, judged: Judged, columns: pa.Schema, misfits: quarantine.Spool | None
+) -> Outcome:
+    """Write judged rows, whose columns become `columns` in the table."""
     entity, engine = feed.entity, work.engine
-    judged = Judged(engine, Recipe.recorded(plan.recipe), rows)
     with engine.held(judged.relation) as held:
         counts = judged.count(held)
         unfit = misfits.count if misfits else 0
-        target = target_of(work, entity, plan, judged.schema, change_feed=keeps_change_feed(work, entity))
+        target = target_of(work, entity, plan, columns, change_feed=keeps_change_feed(work, entity))
         commits: dict[TableName, Commit] = {}
         needed = counts.quarantined + unfit > 0
-        box = quarantine_of(work, entity, judged.schema, judged.upstream, needed=needed)
+        box = quarantine_of(work, entity, columns, judged.upstream, needed=needed)
         if box is not None:
             broken = judged.broken(held, quarantine.BATCH_COLUMNS, quarantine.params(plan))
             if misfits and unfit:
-                columns = engine.schema(broken) if plan.rebuild else box.schema
-                broken = broken if plan.rebuild else padded(engine, broken, columns)
-                broken = together(engine, broken, engine.from_arrow(misfits.reader(columns, plan)))
+                received = engine.schema(broken) if plan.rebuild else box.schema
+                broken = broken if plan.rebuild else padded(engine, broken, received)
+                broken = together(engine, broken, engine.from_arrow(misfits.reader(received, plan)))
             commits[entity.table.quarantine] = put(work, box, plan, broken, entity)
         commits[entity.table] = put(work, target, plan, judged.valid(held), entity)
     return Outcome(
@@ -205,22 +225,17 @@ def _moves(work: Work, source: TableName) -> bool:
 
 
 def padded(engine: Engine, rows: Relation, columns: pa.Schema) -> Relation:
-    """`rows` with a NULL for every column and struct field that only the table has (they left the source)."""
-    have = {f.name: f for f in engine.schema(rows)}
-    if all(f.name in have and same_type(have[f.name].type, f.type) for f in columns):
+    """`rows` named and typed as the table has it, with a NULL for every column that only the table has."""
+    found = engine.schema(rows)
+    have = {f.name.lower(): f for f in found}
+    if all(f.name in found.names and same_type(found.field(f.name).type, f.type) for f in columns):
         return rows
-    items = [f"{_padded(f'`{f.name}`', have.get(f.name), f)} AS `{f.name}`" for f in columns]
-    items += [f"`{name}`" for name in have if name not in columns.names]
+    items = []
+    for field in columns:
+        old = have.pop(field.name.lower(), None)
+        sql = (
+            evolution.as_sql(quoted(old.name), old.type, field.type) if old else evolution.as_sql("", None, field.type)
+        )
+        items.append(f"{sql} AS {quoted(field.name)}")
+    items += [quoted(f.name) for f in have.values()]
     return engine.query(f"SELECT {', '.join(items)} FROM rows", {"rows": rows})
-
-
-def _padded(sql: str, have: pa.Field | None, wanted: pa.Field) -> str:
-    if have is None:
-        return f"CAST(NULL AS {spark_type(wanted.type)})"
-    if not pa.types.is_struct(wanted.type) or not pa.types.is_struct(have.type) or same_type(have.type, wanted.type):
-        return sql
-    inner = {f.name: f for f in have.type}
-    fields = ", ".join(
-        f"{text_literal(f.name)}, {_padded(f'{sql}.`{f.name}`', inner.get(f.name), f)}" for f in wanted.type
-    )
-    return f"CASE WHEN {sql} IS NOT NULL THEN named_struct({fields}) END"

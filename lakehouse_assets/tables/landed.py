@@ -1,23 +1,29 @@
 """Landed tables: rows of the outside world as received, with `_ingested_at`, `_source` and `_position`.
 
 Incremental sources append; sources that are read whole replace the table when their fingerprint changes. A row with
-a value that does not fit its column goes to quarantine as a whole, whatever the entity says.
+a value that does not fit its column goes to quarantine as a whole, whatever the entity says; only with `evolution:
+rescue` it stays, with the value beside it (`rescue.py`).
 What does not belong here: how a source is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pyarrow as pa
 
-from lakehouse_assets.errors import NotRunnable, SchemaDrift
+from lakehouse_assets.entities.model import Entity
+from lakehouse_assets.errors import SourceMissing
 from lakehouse_assets.lake.plans import Plan
-from lakehouse_assets.sources.base import ROW_FIELDS, Batch, Past, Position
-from lakehouse_assets.tables import conformed, quarantine
+from lakehouse_assets.sources.base import ROW_FIELDS, Batch, Past, Position, Source
+from lakehouse_assets.sql.types import arrow_schema, ddl
+from lakehouse_assets.tables import conformed, evolution, quarantine, rescue
 from lakehouse_assets.tables.base import Draft, Feed, Idle, Mode, Outcome, Work, target_of
 from lakehouse_assets.tables.rules import Recipe
 
+_TEXTS = ("csv", "json")
+"""Formats whose fields can be kept as they are written."""
 INGESTED_AT = pa.field("_ingested_at", pa.timestamp("us", tz="UTC"))
 """When the batch was planned: the same at every replay."""
 
@@ -52,39 +58,117 @@ def replayable(work: Work, feed: Feed, plan: Plan) -> bool:
 
 def write(work: Work, feed: Feed, plan: Plan) -> Outcome:
     """Make the batch: quarantine first, target last."""
-    with work.open_source(feed.entity) as source, quarantine.Spool() as misfits:
-        start, end = dict(plan.start), dict(plan.end)
-        source.verify(end, plan.incarnation)  # it may have been replaced since the plan was made
-        columns = pa.schema([*source.columns(start, end), *ROW_FIELDS, INGESTED_AT])
-        rows = _rows(work, feed, plan, columns, misfits, source.read(start, end))
-        check_evolution(feed, columns)
-        if plan.mode == "append" and Recipe.recorded(plan.recipe).passes_all:
-            return _stream(work, feed, plan, columns, rows, misfits)
+    with work.open_source(feed.entity) as source:
+        source.verify(dict(plan.end), plan.incarnation)  # it may have been replaced since the plan was made
+        rescues = Recipe.recorded(plan.recipe).rescue
+        wider = _wider(work, feed.entity, plan) if rescues else feed.entity
+        if wider is feed.entity:
+            return _write(work, feed, plan, source)
+    with work.open_source(wider) as source:
+        return _write(work, feed, plan, source)
+
+
+def _wider(work: Work, entity: Entity, plan: Plan) -> Entity:
+    """The entity, declared with the fields that the range holds beyond its `source_schema`: they are to be rescued.
+
+    Files whose fields are found by their place (no header, `enforceSchema`) have no others.
+    """
+    by_place = entity.read_options.get("enforceSchema", "").lower() == "true"
+    if not entity.source_schema or by_place:
+        return entity
+    declared = arrow_schema(entity.source_schema)
+    with work.open_source(entity.model_copy(update={"source_schema": None})) as source:
+        try:
+            found = source.columns(dict(plan.start), dict(plan.end))
+        except SourceMissing:  # there is nothing to learn fields from
+            return entity
+    known = {name.lower() for name in declared.names}
+    more = [field for field in found if field.name.lower() not in known]
+    if not more or len(more) == len(found):
+        return entity
+    rescue.refuse_own(pa.schema(more), entity.table)
+    if entity.read_options.get("cloudFiles.format", entity.source_format) in _TEXTS:
+        more = [field.with_type(pa.string()) for field in more]
+    return entity.model_copy(update={"source_schema": ddl(pa.schema([*declared, *more]))})
+
+
+def _write(work: Work, feed: Feed, plan: Plan, source: Source) -> Outcome:
+    start, end = dict(plan.start), dict(plan.end)
+    columns = pa.schema([*source.columns(start, end), *ROW_FIELDS, INGESTED_AT])
+    recipe = Recipe.recorded(plan.recipe)
+    with quarantine.Spool() as misfits:
+        batches = source.read(start, end)
+        if recipe.rescue:
+            return _rescued(work, feed, plan, columns, batches, misfits)
+        rows = _rows(work, feed, plan, columns, misfits, batches)
+        if plan.mode == "append" and recipe.passes_all:
+            fit = evolution.settle(
+                columns, evolution.columns_of(feed, plan), evolution.mode_of(feed, plan), feed.entity.table
+            )
+            return _stream(work, feed, plan, columns, fit.columns, map(fit.batch, rows), misfits)
         relation = work.engine.from_arrow(pa.RecordBatchReader.from_batches(columns, rows))
         return conformed.keep(work, feed, plan, relation, misfits)
 
 
+def _rescued(
+    work: Work, feed: Feed, plan: Plan, columns: pa.Schema, batches: Iterator[Batch], misfits: quarantine.Spool
+) -> Outcome:
+    """A batch of which what has no place in the table is kept beside its row."""
+    entity, recipe = feed.entity, Recipe.recorded(plan.recipe)
+    own = {field.name for field in (*ROW_FIELDS, INGESTED_AT)}
+    rescue.refuse_own(pa.schema([f for f in columns if f.name not in own]), entity.table)
+    table = None if recipe.select else evolution.columns_of(feed, plan)  # a select list is what has to fit the table
+    given = arrow_schema(entity.source_schema).names if entity.source_schema else []
+    declared = own | {name.lower() for name in given}
+    known = None if table is None and not given else declared
+    kept = rescue.Rescue(evolution.settle(columns, table, "rescue", entity.table, known), entity.table)
+    rows = _rows(work, feed, plan, columns, misfits, batches, kept)
+    if plan.mode == "append" and recipe.passes_all:
+        outcome = _stream(work, feed, plan, columns, kept.columns, rows, misfits)
+    else:
+        relation = work.engine.from_arrow(pa.RecordBatchReader.from_batches(kept.columns, rows))
+        outcome = conformed.keep(work, feed, plan, relation, misfits, declared)
+    verdicts = [*outcome.verdicts, *kept.verdicts(outcome.rows_in)]
+    return replace(outcome, verdicts=verdicts, notices=(*kept.notices(), *outcome.notices))
+
+
 def _rows(
-    work: Work, feed: Feed, plan: Plan, columns: pa.Schema, misfits: quarantine.Spool, batches: Iterator[Batch]
+    work: Work,
+    feed: Feed,
+    plan: Plan,
+    columns: pa.Schema,
+    misfits: quarantine.Spool,
+    batches: Iterator[Batch],
+    kept: rescue.Rescue | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """The rows that fit, with `_ingested_at`; the others go to the spool."""
+    """The rows that fit, with `_ingested_at`; the others go to the spool, or with them what can be kept of them."""
     count = 0
+
+    def dated(rows: pa.RecordBatch) -> pa.RecordBatch:
+        arrays = dict(zip(rows.schema.names, rows.columns, strict=True))
+        arrays[INGESTED_AT.name] = pa.repeat(pa.scalar(plan.planned_at, INGESTED_AT.type), rows.num_rows)
+        return pa.RecordBatch.from_arrays([arrays[f.name] for f in columns], schema=columns)
+
     for batch in batches:
-        if batch.misfits is not None and batch.misfits.num_rows:
-            misfits.add(batch.misfits)
-        if not batch.rows.num_rows:
-            continue
-        count += batch.rows.num_rows
-        work.progress(str(feed.entity.table), count)
-        arrays = dict(zip(batch.rows.schema.names, batch.rows.columns, strict=True))
-        arrays[INGESTED_AT.name] = pa.repeat(pa.scalar(plan.planned_at, INGESTED_AT.type), batch.rows.num_rows)
-        yield pa.RecordBatch.from_arrays([arrays[f.name] for f in columns], schema=columns)
+        unfit, found = batch.misfits, []
+        if batch.rows.num_rows:
+            found = [dated(batch.rows) if kept is None else kept.rows(dated(batch.rows))]
+        if kept is not None and unfit is not None and batch.kept is not None:
+            unfit, typed = kept.misfits(unfit, dated(batch.kept))
+            found.append(typed)
+        if unfit is not None and unfit.num_rows:
+            misfits.add(unfit)
+        for rows in found:
+            count += rows.num_rows
+            work.progress(str(feed.entity.table), count)
+            yield rows
 
 
 def _stream(
     work: Work,
     feed: Feed,
     plan: Plan,
+    received: pa.Schema,
     columns: pa.Schema,
     rows: Iterator[pa.RecordBatch],
     misfits: quarantine.Spool,
@@ -98,37 +182,15 @@ def _stream(
             count += batch.num_rows
             stage.write(widened(batch, target.schema))
         commits = {}
-        box = conformed.quarantine_of(work, entity, columns, columns, needed=misfits.count > 0)
+        box = conformed.quarantine_of(work, entity, columns, received, needed=misfits.count > 0)
         if box is not None:
-            received = work.engine.from_arrow(misfits.reader(box.schema, plan))
-            commits[entity.table.quarantine] = work.engine.append(box, received, plan.as_number)
+            unfit = work.engine.from_arrow(misfits.reader(box.schema, plan))
+            commits[entity.table.quarantine] = work.engine.append(box, unfit, plan.as_number)
         commits[entity.table] = stage.commit(plan.as_number)
     except BaseException:
         stage.discard()
         raise
     return Outcome(plan, commits, count + misfits.count, count, misfits.count)
-
-
-def check_evolution(feed: Feed, columns: pa.Schema) -> None:
-    """What the entity's `evolution` says about columns that the table does not have.
-
-    Raises:
-        SchemaDrift: there are new columns and the table is frozen.
-        NotRunnable: `rescue` was asked for.
-    """
-    mode = feed.entity.lakehouse.evolution
-    if mode == "rescue":
-        raise NotRunnable(
-            f"{feed.entity.table}: evolution `rescue` is not in this version", choices=("add_columns", "freeze")
-        )
-    if mode != "freeze" or feed.target is None:
-        return
-    new = [name for name in columns.names if name not in feed.target.schema.names]
-    if new:
-        raise SchemaDrift(
-            f"{feed.entity.table}: the source has new columns ({', '.join(new)}) and the table is frozen",
-            fix="say `lakehouse: {evolution: add_columns}`, or leave the columns out with select_expr",
-        )
 
 
 def widened(batch: pa.RecordBatch, columns: pa.Schema) -> pa.RecordBatch:

@@ -1,29 +1,32 @@
-"""Maintenance: fewer and larger files, and room on the disk, without taking anything from a reader.
+"""Maintenance: fewer and larger files, room on the disk, a log that opens fast; nothing is taken from a reader.
 
 A compaction changes no row and moves nobody downstream. A vacuum keeps every file that the slowest consumer of the
-table still needs, and every file that a running batch may have staged.
+table still needs, and every file that a running batch may have staged. A checkpoint adds a file to the log; entries of
+the log are never deleted, because ranges are read from them.
 What belongs here: whom to wait for. What does not: how files are rewritten or deleted (the engine's).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from lakehouse_assets.engines.base import Handle
 from lakehouse_assets.entities.model import TableName
-from lakehouse_assets.errors import ConcurrentWriter, FeedExpired
+from lakehouse_assets.errors import ConcurrentWriter, FeatureRefused, FeedExpired, ForeignTable, LakehouseError
 from lakehouse_assets.lake import log
-from lakehouse_assets.lake.names import BATCHES
+from lakehouse_assets.lake.names import BATCHES, MAINTENANCE
 from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.lake.values import Commit, Number
 from lakehouse_assets.tables import view
 from lakehouse_assets.tables.base import Work, check_ours
 
+T = TypeVar("T")
 TARGET_BYTES = 128 << 20
 """How large compacted files become; files of less than half of it are small."""
 RETENTION = timedelta(days=7)
@@ -61,6 +64,120 @@ class Vacuumed:
     held_back_by: tuple[Hold, ...] = ()
 
 
+State = Literal["done", "planned", "left out", "failed"]
+_FOREIGN = (ForeignTable, FeatureRefused)
+"""What makes a table one that somebody else looks after."""
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """What was done to one table, or would be (`planned`); nothing of it changed a row.
+
+    Attributes:
+        files: live files before and after.
+        bytes: of these files, before and after.
+        rewritten: small files that became larger ones.
+        deleted: files that no version names any more, deleted.
+        held_back_by: the consumers because of which more was kept than asked for.
+        checkpoint: whether the log was summed up.
+    """
+
+    table: TableName
+    state: State
+    files: tuple[int, int] = (0, 0)
+    bytes: tuple[int, int] = (0, 0)
+    rewritten: int = 0
+    deleted: int = 0
+    held_back_by: tuple[Hold, ...] = ()
+    checkpoint: bool = False
+    error: LakehouseError | None = None
+
+    def __str__(self) -> str:
+        """One line for people."""
+        if self.error is not None:
+            return f"{self.table}: {self.state}: {self.error}"
+        would = "would be " if self.state == "planned" else ""
+        text = f"{self.table}: {self.files[0]} files, {self.rewritten} {would}compacted, {self.deleted} {would}deleted"
+        held = ", ".join(str(hold.consumer) for hold in self.held_back_by)
+        return f"{text}; files are kept for {held}" if held else text
+
+    def row(self) -> dict[str, Any]:
+        """This upkeep as a row."""
+        return {
+            "table": str(self.table),
+            "state": self.state,
+            "files_before": self.files[0],
+            "files_after": self.files[1],
+            "bytes_before": self.bytes[0],
+            "bytes_after": self.bytes[1],
+            "rewritten": self.rewritten,
+            "deleted": self.deleted,
+            "held_back_by": [f"{hold.consumer}, which has read up to version {hold.version}, since "
+                             f"{hold.since:%Y-%m-%d %H:%M}" for hold in self.held_back_by],
+            "checkpoint": self.checkpoint,
+            "error": None if self.error is None else str(self.error),
+        }  # fmt: skip
+
+
+def maintain(
+    work: Work, tables: Iterable[TableName], *, retention: timedelta = RETENTION, dry_run: bool = False
+) -> Iterator[Upkeep]:
+    """Compact, vacuum and checkpoint tables and all that is written with them, each reported when it is done.
+
+    A table that fails does not stop the others; one that is not there is left out without a word, one that another
+    project or engine looks after is left out with the reason.
+
+    Args:
+        retention: how long to keep files that no version names any more; a day at least.
+        dry_run: only look what there is to do.
+    """
+    for table in tables:
+        for name in _with_others(work, table):
+            try:
+                found = _upkeep(work, name, max(retention, YOUNGEST), dry_run=dry_run)
+            except LakehouseError as error:
+                found = Upkeep(name, "left out" if isinstance(error, _FOREIGN) else "failed", error=error)
+            if found is not None:
+                yield found
+
+
+def chosen(work: Work, selection: str) -> tuple[TableName, ...]:
+    """The stored tables of a selection; of `*` also the plans, which come last.
+
+    Raises:
+        CatalogError: there is no such table.
+    """
+    tables = work.catalog.select(selection)
+    plans = (BATCHES,) if selection.strip() == "*" else ()
+    return (*(table for table in tables if not view.is_view(work, table)), *plans)
+
+
+def _upkeep(work: Work, table: TableName, retention: timedelta, *, dry_run: bool) -> Upkeep | None:
+    handle = _maintained(work, table)
+    if handle is None:
+        return None
+    files, size = handle.weight()
+    if dry_run:
+        swept, rewritten = _vacuumed(work, table, handle, retention, dry_run=True), len(handle.scattered(TARGET_BYTES))
+        found = Upkeep(table, "planned", (files, files), (size, size), rewritten, len(swept.deleted))
+        return replace(found, held_back_by=swept.held_back_by)
+    rewritten = _retrying(lambda name: _compacted(work, name)[1], table)
+    swept = _vacuumed(work, table, _present(work, table), retention)
+    handle = _present(work, table)
+    summed_up = work.engine.checkpoint(handle)
+    files_now, size_now = handle.weight()
+    return Upkeep(
+        table,
+        "done",
+        (files, files_now),
+        (size, size_now),
+        rewritten,
+        len(swept.deleted),
+        swept.held_back_by,
+        summed_up,
+    )
+
+
 def compact(work: Work, table: TableName, *, target_bytes: int = TARGET_BYTES) -> dict[TableName, Commit]:
     """Rewrite small files of `table` and its quarantine into larger ones; tables that are not there are left out.
 
@@ -70,14 +187,20 @@ def compact(work: Work, table: TableName, *, target_bytes: int = TARGET_BYTES) -
     """
 
     def once(name: TableName) -> Commit:
-        handle = _maintained(work, name)
-        if handle is None:
-            return Commit(-1, skipped=True)
-        app_id = f"lakehouse/maintenance/{name}"
-        return work.engine.compact(handle, Number(app_id, handle.number(app_id) + 1), target_bytes)
+        return _compacted(work, name, target_bytes)[0]
 
-    done = {name: _retrying(once, name) for name in _with_quarantine(work, table)}
+    done = {name: _retrying(once, name) for name in _with_others(work, table)}
     return {name: commit for name, commit in done.items() if commit.version >= 0}
+
+
+def _compacted(work: Work, table: TableName, target_bytes: int = TARGET_BYTES) -> tuple[Commit, int]:
+    """The commit of a compaction, and how many files it rewrote; version -1 where the table is not there."""
+    handle = _maintained(work, table)
+    if handle is None:
+        return Commit(-1, skipped=True), 0
+    small, app_id = len(handle.scattered(target_bytes)), MAINTENANCE.format(table)
+    commit = work.engine.compact(handle, Number(app_id, handle.number(app_id) + 1), target_bytes)
+    return commit, 0 if commit.skipped else small
 
 
 def vacuum(
@@ -94,22 +217,33 @@ def vacuum(
     """
     return tuple(
         _vacuumed(work, name, handle, max(retention, youngest))
-        for name in _with_quarantine(work, table)
+        for name in _with_others(work, table)
         if (handle := _maintained(work, name)) is not None
     )
 
 
-def _vacuumed(work: Work, table: TableName, handle: Handle, wanted: timedelta) -> Vacuumed:
+def _vacuumed(work: Work, table: TableName, handle: Handle, wanted: timedelta, *, dry_run: bool = False) -> Vacuumed:
     now = datetime.now(UTC)
     holds = tuple(hold for hold in _holds(work, table, handle) if now - hold.since + MARGIN > wanted)
     kept = max([wanted, *(now - hold.since + MARGIN for hold in holds)])
     hours = math.ceil(kept / timedelta(hours=1))
-    deleted = work.engine.vacuum(handle, hours)
+    deleted = handle.stale(hours) if dry_run else work.engine.vacuum(handle, hours)
     return Vacuumed(table, tuple(deleted), timedelta(hours=hours), holds)
 
 
-def _with_quarantine(work: Work, table: TableName) -> tuple[TableName, ...]:
-    return (table, table.quarantine) if table in work.catalog.destinations else (table,)
+def _with_others(work: Work, table: TableName) -> tuple[TableName, ...]:
+    """A table and all that is written with it."""
+    kinds = {entity.kind for entity in work.catalog.destinations.get(table, ())}
+    quarantine = (table.quarantine,) if kinds else ()
+    return (table, *quarantine, *([table.changes] if "history" in kinds else []))
+
+
+def _present(work: Work, table: TableName) -> Handle:
+    """A fresh handle of a table that was there a moment ago."""
+    handle = _maintained(work, table)
+    if handle is None:
+        raise ConcurrentWriter(f"{table} was removed while it was maintained", fix="run again")
+    return handle
 
 
 def _maintained(work: Work, table: TableName) -> Handle | None:
@@ -164,7 +298,7 @@ def _version(position: Mapping[str, object], table: TableName) -> int:
     return int(str(position.get(str(table), position.get("version", -1))))
 
 
-def _retrying(call: Callable[[TableName], Commit], table: TableName) -> Commit:
+def _retrying(call: Callable[[TableName], T], table: TableName) -> T:
     retrying = Retrying(
         retry=retry_if_exception_type(ConcurrentWriter),
         stop=stop_after_attempt(ATTEMPTS),

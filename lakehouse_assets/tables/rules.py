@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+from sqlglot import exp
 
 from lakehouse_assets.engines.base import Engine, Relation
 from lakehouse_assets.entities.model import Entity
+from lakehouse_assets.entities.transforms import output_name
 from lakehouse_assets.errors import ExpectationFailed
 from lakehouse_assets.sql import casts
 from lakehouse_assets.sql.expand import text_literal
+from lakehouse_assets.sql.parse import parse_expression
 from lakehouse_assets.tables.base import Verdict
 
 EXAMPLES = 3
@@ -29,31 +32,53 @@ _ACTIONS = ("expect_all", "expect_all_or_drop", "expect_all_or_fail")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an entity says about its rows: the select list, the rules by action, and whether broken rows are kept."""
+    """What an entity says about its rows.
+
+    Attributes:
+        select: the select list.
+        rules: name to SQL, by action.
+        quarantine: whether broken rows are kept.
+        rescue: whether values that do not fit are kept beside their row; recorded, because a row of which a replay
+            thought otherwise would be in the quarantine and in the table.
+    """
 
     select: tuple[str, ...] = ()
     rules: Mapping[str, Mapping[str, str]] | None = None
     quarantine: bool = False
+    rescue: bool = False
 
     @classmethod
     def of(cls, entity: Entity) -> Recipe:
         """The recipe of an entity as it stands now."""
         rules = {action: dict(getattr(entity.expectations, action)) for action in _ACTIONS}
-        return cls(tuple(entity.select_expr), rules, entity.is_quarantined)
+        return cls(tuple(entity.select_expr), rules, entity.is_quarantined, entity.lakehouse.evolution == "rescue")
 
     @classmethod
     def recorded(cls, recipe: Mapping[str, Any]) -> Recipe:
         """The recipe that a plan recorded."""
-        return cls(tuple(recipe["select"]), recipe["rules"], recipe["quarantine"])
+        return cls(tuple(recipe["select"]), recipe["rules"], recipe["quarantine"], recipe.get("rescue", False))
 
     def record(self) -> dict[str, Any]:
         """The recipe as a plan records it."""
-        return {"select": list(self.select), "rules": self.rules, "quarantine": self.quarantine}
+        known = {"select": list(self.select), "rules": self.rules, "quarantine": self.quarantine}
+        return known | ({"rescue": True} if self.rescue else {})
 
     @property
     def passes_all(self) -> bool:
         """Whether every row passes as it is: nothing is selected or judged."""
         return not self.select and not any((self.rules or {}).values())
+
+    def named(self) -> set[str]:
+        """The columns, in lower case, that the select list names; `*` stands for all others."""
+        names = {output_name(parse_expression(item, "a select item"))[0] for item in self.select}
+        return {name.lower() for name in names if name}
+
+    def reads(self, column: str, upstream: pa.Schema) -> list[str]:
+        """The upstream columns of which the select list makes `column`."""
+        item = next(item for item in self.select for made, _ in casts.cast_checks(item) if made == column)
+        tree = parse_expression(item, "a select item")
+        read = {node.name.lower() for node in tree.find_all(exp.Column)}
+        return [name for name in upstream.names if name.lower() in read]
 
     def listed(self) -> list[tuple[str, str, str]]:
         """(action, name, SQL) of every rule."""
@@ -61,35 +86,43 @@ class Recipe:
         return [(action, name, sql) for action in _ACTIONS for name, sql in rules.get(action, {}).items()]
 
 
+def selection(recipe: Recipe, upstream: pa.Schema) -> tuple[str, list[str]]:
+    """The Spark SQL that makes the columns out of `upstream`, and the columns that have casts.
+
+    Beside the columns a row gets a flag `_cast_i` for each of these casts, and itself as received (`UPSTREAM`).
+    """
+    checks = [check for item in recipe.select for check in casts.cast_checks(item)]
+    items = [casts.tolerant(item) for item in recipe.select] or ["*"]
+    items += [f"coalesce({failed}, false) AS _cast_{i}" for i, (_, failed) in enumerate(checks)]
+    if UPSTREAM not in upstream.names:
+        fields = ", ".join(f"{text_literal(name)}, {quoted(name)}" for name in upstream.names)
+        items.append(f"named_struct({fields}) AS {UPSTREAM}")
+    return f"SELECT {', '.join(items)} FROM upstream", [column for column, _ in checks]
+
+
 class Judged:
     """The rows of a batch with every verdict on them, ready to be counted and split.
 
     Args:
         rows: the upstream rows, of which nothing is read before the relation is used.
+        upstream: the columns of the rows as received, if `rows` are not as received any more.
     """
 
-    def __init__(self, engine: Engine, recipe: Recipe, rows: Relation) -> None:
+    def __init__(self, engine: Engine, recipe: Recipe, rows: Relation, upstream: pa.Schema | None = None) -> None:
         self._engine = engine
         self.recipe = recipe
-        self.upstream = engine.schema(rows)
+        found = engine.schema(rows)
+        self.upstream = found if upstream is None else upstream
         self._rules = recipe.listed()
-        self._casts = [check for item in recipe.select for check in casts.cast_checks(item)]
-        self.relation = engine.query(self._sql(), {"upstream": rows})
+        selected, self._casts = selection(recipe, found)
+        broken = [f"NOT coalesce(({sql}), false) AS _broken_{i}" for i, (_, _, sql) in enumerate(self._rules)]
+        sql = f"SELECT {', '.join(['*', *broken])} FROM ({selected}) AS selected"
+        self.relation = engine.query(sql, {"upstream": rows})
         hidden = {UPSTREAM, *self._flags()}
         self.schema = pa.schema([f for f in engine.schema(self.relation) if f.name not in hidden])
 
     def _flags(self) -> list[str]:
         return [f"_cast_{i}" for i in range(len(self._casts))] + [f"_broken_{i}" for i in range(len(self._rules))]
-
-    def _sql(self) -> str:
-        items = [casts.tolerant(item) for item in self.recipe.select] or ["*"]
-        items += [f"coalesce({failed}, false) AS _cast_{i}" for i, (_, failed) in enumerate(self._casts)]
-        if not any(f.name == UPSTREAM for f in self.upstream):
-            fields = ", ".join(f"{text_literal(name)}, {_quoted(name)}" for name in self.upstream.names)
-            items.append(f"named_struct({fields}) AS {UPSTREAM}")
-        selected = f"SELECT {', '.join(items)} FROM upstream"
-        broken = [f"NOT coalesce(({sql}), false) AS _broken_{i}" for i, (_, _, sql) in enumerate(self._rules)]
-        return f"SELECT {', '.join(['*', *broken])} FROM ({selected}) AS selected"
 
     def count(self, held: Relation) -> Counts:
         """How many rows there are, and how many broke which rule.
@@ -104,7 +137,7 @@ class Judged:
         verdicts = [self._verdict(held, row, i, rule) for i, rule in enumerate(self._rules)]
         verdicts += [
             Verdict(f"cast_failed:{column}", "cast", row[f"_cast_{i}"], row["rows_in"])
-            for i, (column, _) in enumerate(self._casts)
+            for i, column in enumerate(self._casts)
         ]
         failed = [v for v in verdicts if v.action == "expect_all_or_fail" and not v.passed]
         if failed:
@@ -122,25 +155,25 @@ class Judged:
         broken = row[f"_broken_{index}"]
         examples: Sequence[Mapping[str, Any]] = ()
         if broken:
-            columns = ", ".join(_quoted(f) for f in self.schema.names)
+            columns = ", ".join(quoted(f) for f in self.schema.names)
             sql = f"SELECT {columns} FROM judged WHERE _broken_{index} LIMIT {EXAMPLES}"
             examples = self._engine.rows(self._engine.query(sql, {"judged": held}), EXAMPLES)
         return Verdict(name, action, broken, row["rows_in"], tuple(examples))  # type: ignore[arg-type]
 
     def valid(self, held: Relation) -> Relation:
         """The rows that go to the target."""
-        columns = ", ".join(_quoted(name) for name in self.schema.names)
+        columns = ", ".join(quoted(name) for name in self.schema.names)
         sql = f"SELECT {columns} FROM judged WHERE NOT ({self._quarantined()}) AND NOT ({self._dropped()})"
         return self._engine.query(sql, {"judged": held})
 
     def broken(self, held: Relation, extra: Mapping[str, str], params: Mapping[str, object]) -> Relation:
         """The rows that go to quarantine, with `_reasons`, `_upstream` and `extra` (SQL expressions by column)."""
-        names = [f"cast_failed:{column}" for column, _ in self._casts] + [name for _, name, _ in self._rules]
+        names = [f"cast_failed:{column}" for column in self._casts] + [name for _, name, _ in self._rules]
         cases = ", ".join(
             f"CASE WHEN {flag} THEN {text_literal(name)} END" for flag, name in zip(self._flags(), names, strict=True)
         )
         reasons = f"filter(array({cases}), reason -> reason IS NOT NULL)" if cases else "array('')"
-        columns = [_quoted(name) for name in self.schema.names]
+        columns = [quoted(name) for name in self.schema.names]
         columns += [f"{reasons} AS _reasons", UPSTREAM]
         columns += [f"{sql} AS {name}" for name, sql in extra.items()]
         sql = f"SELECT {', '.join(columns)} FROM judged WHERE {self._quarantined()}"
@@ -176,5 +209,6 @@ class Counts:
         return self.rows_in - self.quarantined - self.dropped
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A column's name in Spark SQL, whatever it holds."""
     return "`" + name.replace("`", "``") + "`"

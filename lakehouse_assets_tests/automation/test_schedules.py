@@ -8,6 +8,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from lakehouse_assets.assets.maintenance import KEY
+from lakehouse_assets.automation.jobs import MAINTENANCE
 from lakehouse_assets.automation.schedules import schedule_name
 from lakehouse_assets.errors import CatalogError
 from lakehouse_assets_tests.assets.house import CATALOG, House, key
@@ -38,7 +40,7 @@ def test_tables_with_one_cron_line_share_a_schedule(tmp_path: Path, instance: dg
     """One schedule for each cron line and time zone, with everything that is written with its tables."""
     house = House(tmp_path, instance, CATALOG + MORE)
     names = {s.name: s for s in house.defs.get_repository_def().schedule_defs}
-    assert set(names) == {"at_5_x_x_x_x", schedule_name("5 * * * *", "Europe/Vienna")}
+    assert set(names) == {"at_5_x_x_x_x", schedule_name("5 * * * *", "Europe/Vienna"), MAINTENANCE}
     assert selected(house, "at_5_x_x_x_x") == {key("bronze.readings"), key("silver.same")}
     vienna = names[schedule_name("5 * * * *", "Europe/Vienna")]
     assert vienna.execution_timezone == "Europe/Vienna"
@@ -94,9 +96,9 @@ def test_there_is_a_job_for_each_group_and_one_for_everything(tmp_path: Path, in
     """A job holds what its group writes; views and sources are not run."""
     house = House(tmp_path, instance, CATALOG + MORE)
     names = {job.name for job in house.defs.get_repository_def().get_all_jobs() if not job.name.startswith("__")}
-    assert names == {"sensors_job", "silver_job", "everything"}
+    assert names == {"sensors_job", "silver_job", "everything", MAINTENANCE}
     keys = set(house.defs.resolve_job_def("everything").asset_layer.executable_asset_keys)
-    assert keys == set(house.defs.resolve_asset_graph().executable_asset_keys)
+    assert keys == set(house.defs.resolve_asset_graph().executable_asset_keys) - {KEY}
     assert key("silver.warm") not in keys
     assert key("silver.vienna_quarantine") in set(
         house.defs.resolve_job_def("silver_job").asset_layer.executable_asset_keys

@@ -9,6 +9,8 @@ import pyarrow as pa
 import pytest
 
 from lakehouse_assets.errors import ConcurrentWriter, FeatureRefused
+from lakehouse_assets.lake import log
+from lakehouse_assets.lake.storage import Storage
 from lakehouse_assets.lake.values import Number, TableSpec
 from lakehouse_assets_tests.engines.bench import APP, KV, Bench, Table
 
@@ -139,6 +141,24 @@ class UpkeepContract:
         assert table.rows(before) == rows
         assert table.compact(2).skipped, "there is nothing left to compact"
         table.append((9, "z"))
+        assert table.rows() == [*rows, (9, "z")]
+
+    def test_a_checkpoint_changes_nothing(self, bench: Bench) -> None:
+        """The log is summed up without a commit: rows, numbers and ranges stay, and writers go on."""
+        table = small_files(bench)
+        rows, before = table.rows(), table.version
+        written = bench.engine.checkpoint(table.open())
+        assert (table.rows(), table.version, table.number) == (rows, before, 4)
+        assert not bench.engine.checkpoint(table.open()), "there is nothing left to sum up"
+        if written:
+            assert log.last_checkpoint(Storage(), table.uri) == before
+            for path in Path(table.uri, "_delta_log").glob("*.json"):
+                path.rename(path.with_suffix(".away"))
+            assert (table.rows(), table.version, table.number) == (rows, before, 4)
+            for path in Path(table.uri, "_delta_log").glob("*.away"):
+                path.rename(path.with_suffix(".json"))
+        table.append((9, "z"))
+        assert table.moved(before) == ("append", [(9, "z")])
         assert table.rows() == [*rows, (9, "z")]
 
     def test_one_small_file_is_left_alone(self, bench: Bench) -> None:

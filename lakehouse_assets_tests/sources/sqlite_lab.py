@@ -24,6 +24,8 @@ from lakehouse_assets.sources.sqlite import SqliteSource
 NOBODY = 65534
 READINGS = "CREATE TABLE readings (id INTEGER PRIMARY KEY AUTOINCREMENT, t TEXT, v REAL)"
 """A small table whose ids never come again."""
+BAG = "CREATE TABLE readings (at TEXT, v)"
+"""A table without any key: equal rows are rows."""
 
 
 def entity(path: Path | str, **fields: Any) -> Entity:
@@ -122,6 +124,17 @@ class Follower:
         """What the count check says: code to message."""
         with SqliteSource(self.entity) as one:
             return {notice.code: notice.message for notice in one.audit(self.past)}
+
+
+def put(path: Path, *times: Any) -> Path:
+    """Add a row for each time to a table of the kind `BAG`, made at the first call."""
+    made = [] if path.exists() else [BAG]
+    return write(path, *made, ("INSERT INTO readings VALUES (?, 1)", [(time,) for time in times]))
+
+
+def follow(path: Path, **fields: Any) -> Follower:
+    """A follower of a table of the kind `BAG`, by its time."""
+    return Follower(path, options={"cursor": "at", **fields.pop("options", {})}, **fields)
 
 
 def as_nobody(task: Callable[[], object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ from hypothesis import strategies as st
 
 from lakehouse_assets.errors import IncarnationChanged
 from lakehouse_assets.sources import sqlite_rowid
-from lakehouse_assets.sources.base import Past
+from lakehouse_assets.sources.base import Batch, Past
 from lakehouse_assets.sources.sqlite import SqliteSource
+from lakehouse_assets.sources.sqlite_db import Connection, Database
+from lakehouse_assets.sources.sqlite_reader import Query, Reader
+from lakehouse_assets.sources.sqlite_rowid import RowidStream
 from lakehouse_assets_tests.sources.sqlite_lab import READINGS, Follower, read, readings, source, values, write
 
 PLAIN = "CREATE TABLE readings (t TEXT, v REAL)"
@@ -131,6 +135,50 @@ def test_misfits_and_holes_in_many_rows_are_found(path: Path) -> None:
     assert found == {n for n in [*odd, 100_000] if n in kept}
     assert ids == kept - found
     assert end["rows"] == len(kept)
+
+
+class Once(Reader):
+    """A reader that must not go through a range for a second time."""
+
+    def rest(self, connection: Connection, query: Query) -> Iterator[Batch]:
+        """What the fast way left out, by a second look at every row."""
+        raise AssertionError(f"read once more: {query}")
+
+
+@pytest.mark.parametrize("step", [1, 3], ids=["dense", "sparse"])
+def test_a_few_misfits_are_looked_up_and_their_chunk_is_not_read_again(path: Path, step: int) -> None:
+    """One misfit costs the look-up of one row; where too many rows are left out, the chunk is read once more."""
+    write(many(path, step), f"UPDATE readings SET v = 'odd' WHERE id % {step * 997} = 0")
+    with source(path) as one:
+        kept = one._opened().reader
+        careful = Once(kept.table, kept.columns, kept.place, kept.stream)
+        stream = RowidStream(Database(str(path), 5), careful, "bronze.readings", None)
+        end = stream.latest(Past())
+        misfits = [misfit for batch in stream.read(stream.earliest(), end) for misfit in _misfits(batch)]
+        assert misfits == [str(n * step) for n in range(997, MANY + 1, 997)]
+        write(path, f"UPDATE readings SET v = 'odd' WHERE id <= {step * (sqlite_rowid.LOOKED_UP + 99)}")
+        with pytest.raises(AssertionError, match="read once more"):
+            list(stream.read(stream.earliest(), end))
+
+
+@pytest.mark.parametrize("first", [1, -(2**63)], ids=["from one", "from the least"])
+@pytest.mark.parametrize("odd", [3, sqlite_rowid.LOOKED_UP + 1], ids=["few", "many"])
+def test_rows_of_a_chunk_come_in_the_same_order_however_they_are_found(path: Path, odd: int, first: int) -> None:
+    """First the rows that SQLite tells to fit, then the others, both in the order of their rowid, each once."""
+    write(path, "CREATE TABLE t (id INTEGER PRIMARY KEY, at DATETIME)")
+    texts = [(first + 2 * n, f"t{n}") for n in range(50)]
+    reals = [(first + 2 * n + 1, n + 0.5) for n in range(odd)]  # they fit, but SQL does not say so
+    blobs = [(first + 2 * (odd + n) + 101, b"x") for n in range(odd)]
+    write(path, ("INSERT INTO t VALUES (?, ?)", [*texts, *reals, *blobs]))
+    with source(path) as one:
+        batches = list(one.read(one.earliest(), one.latest(Past())))
+    places = [int(at) for batch in batches for at in batch.rows.column("_position").to_pylist()]
+    assert places == [at for at, _ in [*texts, *reals]]
+    assert [int(at) for batch in batches for at in _misfits(batch)] == [at for at, _ in blobs]
+
+
+def _misfits(batch: Batch) -> list[str]:
+    return batch.misfits.column("_position").to_pylist() if batch.misfits else []
 
 
 def test_a_chunk_of_misfits_only_is_found(path: Path) -> None:

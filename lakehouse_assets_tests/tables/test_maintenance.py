@@ -18,7 +18,16 @@ from lakehouse_assets.errors import ConcurrentWriter, ExpectationFailed, Foreign
 from lakehouse_assets.lake.names import BATCHES, FeedName
 from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.lake.values import Number, TableSpec
-from lakehouse_assets.tables.maintenance import RETENTION, YOUNGEST, compact, vacuum
+from lakehouse_assets.tables.maintenance import (
+    RETENTION,
+    YOUNGEST,
+    Hold,
+    Upkeep,
+    chosen,
+    compact,
+    maintain,
+    vacuum,
+)
 from lakehouse_assets_tests.tables.lab import Lab
 
 YAML = """
@@ -289,3 +298,72 @@ def test_a_hold_says_since_when(lab):
     compact(lab.work, BRONZE)
     (hold,) = swept(lab).held_back_by
     assert earliest - timedelta(seconds=1) <= hold.since <= datetime.now(UTC)
+
+
+def test_upkeep_does_all_and_says_what(lab):
+    """Compaction, vacuum and checkpoint of each table: files before and after, what was deleted, for whom it waits."""
+    feed(lab, 0)
+    lab.run()
+    feed(lab, 10, runs=3)
+    done = {str(one.table): one for one in maintain(lab.work, chosen(lab.work, "*"))}
+    bronze = done["bronze.t"]
+    assert (bronze.files, bronze.rewritten, bronze.state, bronze.checkpoint) == ((4, 1), 4, "done", True)
+    assert bronze.bytes[1] < bronze.bytes[0]
+    assert list(done)[-1] == "control.batches"
+    assert "silver.seen" not in done
+    again = {str(one.table): one for one in maintain(lab.work, chosen(lab.work, "*"))}
+    assert {(one.rewritten, one.deleted, one.checkpoint) for one in again.values()} == {(0, 0, False)}
+    lab.run()
+    assert sorted(row[0] for row in lab.rows("silver.t", "id")) == [1, 11, 13, 15]
+
+
+def test_a_dry_run_looks_only(lab):
+    """What would be done is counted as it would be done, and no file changes."""
+    feed(lab, 0)
+    lab.run()
+    feed(lab, 10, runs=3)
+    root = Path(lab.lake.root)
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    planned = {one.table: one for one in maintain(lab.work, chosen(lab.work, "*"), dry_run=True)}
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+    done = {one.table: one for one in maintain(lab.work, chosen(lab.work, "*"))}
+    assert {name: one.rewritten for name, one in planned.items()} == {name: one.rewritten for name, one in done.items()}
+
+
+def test_numbers_survive_a_log_that_is_read_from_its_checkpoint(lab):
+    """Numbers and rows stand in the checkpoint: the entries before it are not needed to go on."""
+    feed(lab, 0, runs=3)
+    list(maintain(lab.work, (BRONZE, BATCHES)))
+    rows = lab.rows("bronze.t")
+    for name in (BRONZE, BATCHES):
+        for path in Path(lab.work.uri(name), "_delta_log").glob("*.json"):
+            path.unlink()
+    assert lab.engine.find(lab.work.uri(BRONZE)).number(FeedName("bronze.t").app_id) == 3
+    assert lab.work.book.open(FeedName("bronze.t")).last(FeedName("bronze.t")).number == 3
+    assert lab.rows("bronze.t") == rows
+
+
+def test_upkeep_gives_way_to_a_writer(lab):
+    """Somebody commits while a table is maintained: both are done, no row is lost or doubled."""
+    feed(lab, 0, runs=3)
+    engine = Meddling(lab.storage)
+    engine.meddle = lambda: feed(lab, 100)
+    (done, *_) = maintain(replace(lab.work, engine=engine), (BRONZE,))
+    engine.close()
+    assert (done.state, done.files) == ("done", (3, 1))
+    assert sorted(row[0] for row in lab.rows("bronze.t", "id")) == [0, 1, 2, 3, 4, 5, 100, 101]
+
+
+def test_upkeep_leaves_out_what_somebody_else_looks_after(lab):
+    """A foreign table is named with the reason; the others are done; what a consumer needs is told in the row."""
+    lab.engine.create(lab.work.uri(TableName("gold", "x")), TableSpec(pa.schema([("k", pa.int64())])))
+    feed(lab, 0)
+    lab.run("bronze.t", "silver.t")
+    feed(lab, 10, runs=2)
+    done = {str(one.table): one.row() for one in maintain(lab.work, chosen(lab.work, "*"))}
+    assert done["gold.x"]["state"] == "left out"
+    assert "was not made for gold.x" in done["gold.x"]["error"]
+    assert done["bronze.t"]["state"] == "done"
+    hold = Upkeep(BRONZE, "done", held_back_by=(Hold(SILVER, 1, datetime(2026, 3, 1, tzinfo=UTC)),))
+    assert hold.row()["held_back_by"] == ["silver.t, which has read up to version 1, since 2026-03-01 00:00"]
+    assert "files are kept for silver.t" in str(hold)

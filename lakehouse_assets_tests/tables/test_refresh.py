@@ -1,12 +1,9 @@
-"""Tests of the write protocol: kills, replays, two writers, foreign commits."""
+"""Tests of the write protocol: replays, two writers, foreign commits. Kills: `lakehouse_assets_tests/prove/`."""
 
 from __future__ import annotations
 
 import json
-import random
 import shutil
-import subprocess
-import sys
 import threading
 
 import deltalake
@@ -19,62 +16,12 @@ from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.tables import landed
 from lakehouse_assets.tables.base import Feed, Idle
 from lakehouse_assets.tables.refresh import _plan_rebuild, feeds_of, preview
-from lakehouse_assets_tests.tables import crash
 from lakehouse_assets_tests.tables.lab import Lab
 
 ONE = """
 delta_live_store:
   - {entity_id: b, source: stream, source_format: sqlite, destination: bronze.t, source_schema: id BIGINT}
 """
-SIGKILLED = -9
-KILLS = 4
-
-
-def grown(parts: int) -> dict:
-    """Rows of both feeds after so many parts have arrived."""
-    rows = random.Random(7)
-    all_rows = {
-        s: [{"k": rows.choice("abc"), "v": rows.choice(["1", "2", "-3", "x"])} for _ in range(12)]
-        for s in ("one", "two")
-    }
-    return {source: found[: 4 * parts] for source, found in all_rows.items()}
-
-
-def once(lake, tmp_path, parts, fatal=0, *rebuild):
-    """Run the crash process on so many parts."""
-    rows = tmp_path / f"rows{parts}.json"
-    rows.write_text(json.dumps(grown(parts)))
-    command = [sys.executable, "-m", crash.__name__, str(lake), str(rows), str(fatal), *rebuild]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
-
-
-def tables(lake) -> dict:
-    """Every table of a lake, whole."""
-    it = Lab(lake, crash.YAML)
-    return {table: it.rows(table) for table in crash.TABLES}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("rebuild", [False, True])
-def test_a_kill_around_any_write_ends_in_equal_tables(tmp_path, rebuild):
-    """§7.1: killed before or after any write, then run again: the tables equal those of a run never killed."""
-    how = ("rebuild",) if rebuild else ()
-    before, clean = tmp_path / "before", tmp_path / "clean"
-    assert once(before, tmp_path, 1).returncode == 0
-    shutil.copytree(before, clean)
-    lived = once(clean, tmp_path, 2, 0, *how)
-    assert lived.returncode == 0, lived.stderr
-    writes = int(lived.stdout)
-    expected = tables(clean)
-    seed = random.randrange(1 << 30)
-    print("seed", seed)
-    for fatal in sorted(random.Random(seed).sample(range(1, writes + 1), KILLS)):
-        lake = tmp_path / f"killed{fatal}"
-        shutil.copytree(before, lake)
-        assert once(lake, tmp_path, 2, fatal, *how).returncode == SIGKILLED
-        again = once(lake, tmp_path, 2)
-        assert again.returncode == 0, again.stderr
-        assert tables(lake) == expected, f"killed at write {fatal}"
 
 
 def test_two_writers_never_double(tmp_path):

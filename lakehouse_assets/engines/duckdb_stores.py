@@ -10,11 +10,17 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from lakehouse_assets.errors import NotRunnable
+from lakehouse_assets.lake import azure
 from lakehouse_assets.lake.storage import Storage
 
 
-def register_s3(connection: Any, storage: Storage) -> None:
-    """Let a connection, and every cursor of it, read `s3://` paths.
+def store_of(uri: str) -> str:
+    """The name under which a connection knows the store of `uri`: paths begin with it and `://`."""
+    return f"abfss-{azure.address(uri).account}" if azure.is_azure(uri) else "s3"
+
+
+def register(connection: Any, storage: Storage, uri: str) -> None:
+    """Let a connection, and every cursor of it, read the paths of the store that `uri` stands in.
 
     Raises:
         NotRunnable: the package that carries the calls is not installed.
@@ -22,14 +28,20 @@ def register_s3(connection: Any, storage: Storage) -> None:
     try:
         from fsspec.implementations.arrow import ArrowFSWrapper
     except ImportError:
+        extra = "azure" if azure.is_azure(uri) else "aws"
         raise NotRunnable(
-            "tables on s3:// need the package fsspec", fix="pip install 'lakehouse-assets[aws]'"
+            f"tables on {uri} need the package fsspec", fix=f"pip install 'lakehouse-assets[{extra}]'"
         ) from None
+    store = store_of(uri)
 
-    class S3(ArrowFSWrapper):
+    class DataFiles(ArrowFSWrapper):
         """Data files never change and are named in full: what is known of one is asked for once."""
 
-        protocol = "s3"
+        protocol = store
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return path.removeprefix(f"{store}://")
 
         def glob(self, path: str, **_how: Any) -> list[str]:
             return [path]
@@ -41,5 +53,5 @@ def register_s3(connection: Any, storage: Storage) -> None:
         def info(self, path: str, **how: Any) -> dict[str, Any]:
             return cast(dict[str, Any], super().info(path, **how))
 
-    fs, _ = storage.filesystem("s3://bucket")
-    connection.register_filesystem(S3(fs))
+    fs, _ = storage.filesystem(uri)
+    connection.register_filesystem(DataFiles(fs))

@@ -1,0 +1,523 @@
+"""The Spark engine: Spark computes and commits; here with a local session, on a cluster with the cluster's own.
+
+A relation is a function that makes a frame, so it holds no state; each use makes it afresh. Spark starts the
+transaction of a write when the write runs, not when the handle was opened. So the number fences a write in two ways:
+it is compared with a fresh handle before, and Delta skips a number that was committed meanwhile. Every commit bears a
+mark of its own, by which a write that was skipped is told from one that was made.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import pyarrow as pa
+
+from lakehouse_assets.engines.base import OPERATION, Appender, Changes, Engine, Handle, Relation
+from lakehouse_assets.engines.duckdb_types import canonical, check_readable
+from lakehouse_assets.engines.partitions import Quotes, partitions_predicate
+from lakehouse_assets.engines.spark_frames import (
+    BATCH_ROWS,
+    Input,
+    SparkRelation,
+    Spool,
+    StagedFile,
+    Staging,
+    ident,
+    literal,
+    parquet,
+    stream,
+    struct,
+)
+from lakehouse_assets.engines.spark_session import Local, open_session, spark_faults
+from lakehouse_assets.engines.spark_types import schema_of
+from lakehouse_assets.errors import ConcurrentWriter, LakeError, SettingsError
+from lakehouse_assets.lake import log
+from lakehouse_assets.lake.delta import DEFAULTS, DeltaTable, check_properties, find_table, open_table
+from lakehouse_assets.lake.log import MARK
+from lakehouse_assets.lake.schemas import (
+    NO_PARTITION_VALUE,
+    check_columns,
+    check_spec,
+    compare,
+    conform,
+    fit,
+    plain,
+    with_columns,
+)
+from lakehouse_assets.lake.storage import Storage, check_writable, is_local, normalize
+from lakehouse_assets.lake.streams import Watched
+from lakehouse_assets.lake.values import Commit, DataFile, Number, TableSpec
+from lakehouse_assets.settings import Settings
+from lakehouse_assets.sql import dialect
+from lakehouse_assets.sql.types import spark_type
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+
+class SparkEngine(Engine):
+    """See the module. One instance may be used from several threads."""
+
+    name: ClassVar[str] = "spark"
+    reads_features: ClassVar[frozenset[str]] = frozenset(
+        {"deletionVectors", "columnMapping", "rowTracking", "inCommitTimestamp", "typeWidening", "clustering"}
+    )
+
+    def __init__(self, storage: Storage, local: Local | None = None) -> None:
+        self._storage = storage
+        self._local = local or Local()
+        self._spool = Spool(self._local.temp_directory)
+        self._names = itertools.count()
+        self._id = uuid.uuid4().hex[:8]
+        self._session: SparkSession | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, storage: Storage) -> SparkEngine:
+        temp = str(settings.temp_directory) if settings.temp_directory else None
+        jars = {"jars": settings.spark_jars} if settings.spark_jars else {}
+        return cls(storage, Local(_jvm_memory(settings.memory_limit), settings.threads, temp_directory=temp, **jars))
+
+    @property
+    def spark(self) -> SparkSession:
+        """The session, opened when it is first needed."""
+        with _opening:
+            if self._session is None:
+                self._session = open_session(self._local)
+            return self._session
+
+    # tables
+
+    def find(self, uri: str, version: int | None = None) -> DeltaTable | None:
+        return find_table(uri, self._storage, version)
+
+    def create(self, uri: str, spec: TableSpec) -> DeltaTable:
+        uri = normalize(uri)
+        check_spec(spec.schema, spec.partition_by, uri)
+        check_properties(spec.properties, uri)
+        if (table := self.find(uri)) is not None:
+            return table
+        if is_local(uri):
+            check_writable(uri)
+        try:
+            with self._told({_METADATA: json.dumps({MARK: "create"})}), spark_faults("CREATE TABLE", uri):
+                self.spark.sql(_create(uri, spec))
+        except ConcurrentWriter:
+            return open_table(uri, self._storage)
+        return open_table(uri, self._storage)
+
+    def add_columns(self, handle: Handle, fields: Sequence[pa.Field]) -> DeltaTable:
+        wider = with_columns(handle.schema, fields)
+        check_columns(wider, handle.uri)
+        with spark_faults("add columns", handle.uri):
+            empty = self.spark.createDataFrame([], struct(wider))
+            mark = json.dumps({MARK: "add_columns"})
+            self._writer(empty, mark).option("mergeSchema", "true").mode("append").save(handle.uri)
+        return open_table(handle.uri, self._storage)
+
+    def read(self, handle: Handle) -> SparkRelation:
+        def make(staging: Staging) -> DataFrame:
+            return staging.spark.read.format("delta").option("versionAsOf", handle.version).load(handle.uri)
+
+        return SparkRelation(make, _nullable(handle.schema))
+
+    def changes(self, handle: Handle, start: int) -> Changes:
+        table = cast(DeltaTable, handle)
+        moved = table.changes(start)
+        if moved.kind == "append":
+            return Changes("append", self._files(table, moved.files))
+        if moved.kind == "images":
+            first, last = moved.commits[0][0], moved.commits[-1][0]
+
+            def make(staging: Staging) -> DataFrame:
+                feed = staging.spark.read.format("delta").option("readChangeFeed", "true")
+                found = feed.option("startingVersion", first).option("endingVersion", last).load(table.uri)
+                return found.select(*(ident(n) for n in (*table.schema.names, "_change_type", "_commit_version")))
+
+            added = [pa.field("_change_type", pa.string()), pa.field("_commit_version", pa.int64())]
+            return Changes("images", SparkRelation(make, pa.schema([*_nullable(table.schema), *added])))
+        return Changes(moved.kind)
+
+    def _files(self, table: DeltaTable, files: Sequence[DataFile]) -> SparkRelation:
+        """The rows of some of a table's files, with the partition values that the log gives them."""
+        from pyspark.sql import functions as F  # noqa: N812
+
+        schema = _nullable(table.schema)
+        if not files:
+            return self.from_arrow(schema.empty_table())
+        stored = pa.schema([f for f in schema if f.name not in table.partition_by])
+
+        def make(staging: Staging) -> DataFrame:
+            rows = parquet(staging.spark, [file.path for file in files], stored)
+            if not table.partition_by:
+                return rows
+            texts = [
+                (f.path.rsplit("/", 1)[1], *(f.partition_values.get(p) for p in table.partition_by)) for f in files
+            ]
+            names = [f"p{index}" for index in range(len(table.partition_by))]
+            values = staging.spark.createDataFrame(texts, ", ".join(f"{n} STRING" for n in ("f", *names)))
+            joined = rows.withColumn(_FILE, F.col("_metadata.file_name")).join(
+                F.broadcast(values), F.col(_FILE) == F.col("f")
+            )
+            typed = {
+                p: F.col(n).cast(spark_type(schema.field(p).type)).alias(p)
+                for p, n in zip(table.partition_by, names, strict=True)
+            }
+            return joined.select(*(typed.get(f.name, F.col(ident(f.name))) for f in schema))
+
+        return SparkRelation(make, schema)
+
+    # relations
+
+    def from_arrow(self, data: pa.Table | pa.RecordBatchReader) -> SparkRelation:
+        check_readable(data.schema)
+        name = self._name("arrow")
+        source: Input = data if isinstance(data, pa.Table) else Watched(data)
+        columns = pa.schema([pa.field(f.name, canonical(f.type)) for f in data.schema])
+        return SparkRelation(lambda staging: staging.arrow(name, source, columns), columns, {name: source}, source)
+
+    def query(
+        self, sql: str, relations: Mapping[str, Relation], params: Mapping[str, object] | None = None
+    ) -> SparkRelation:
+        used = {name: cast(SparkRelation, relation) for name, relation in relations.items()}
+        names = {name: self._name("in") for name in used}
+        text = dialect.to_spark(sql, {name: r.columns for name, r in used.items()}, names, params or {})
+        streams = [name for relation in used.values() for name in relation.streams]
+        if len(streams) > len(set(streams)):
+            raise LakeError("two relations of one query read the same stream", fix="hold it while it is used twice")
+
+        def make(staging: Staging) -> DataFrame:
+            for name, relation in used.items():
+                staging.view(names[name], relation.make(staging))
+            return staging.spark.sql(text)
+
+        inputs = {key: data for relation in used.values() for key, data in relation.inputs.items()}
+        with spark_faults(sql), Staging(self.spark, self._spool) as empty:
+            for name, relation in used.items():
+                empty.view(names[name], self.spark.createDataFrame([], struct(relation.columns)))
+            columns = schema_of(self.spark.sql(text).schema.jsonValue())
+        return SparkRelation(make, columns, inputs)
+
+    def schema(self, relation: Relation) -> pa.Schema:
+        return cast(SparkRelation, relation).columns
+
+    @contextmanager
+    def held(self, relation: Relation) -> Iterator[SparkRelation]:
+        columns, path, over = cast(SparkRelation, relation).columns, self._spool.place("held"), threading.Event()
+
+        def make(staging: Staging) -> DataFrame:
+            if over.is_set():
+                raise LakeError("a relation was read that is no longer held", fix="read it inside the block")
+            return parquet(staging.spark, path, columns)
+
+        with self._parquet(relation, path):
+            yield SparkRelation(make, columns)
+            over.set()
+
+    @contextmanager
+    def _parquet(self, relation: Relation, path: str) -> Iterator[None]:
+        """The relation's rows as a directory of Parquet files, until the block ends."""
+        import shutil
+
+        try:
+            with self._frame(relation) as frame:
+                frame.write.parquet(path)
+            yield
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def batches(self, relation: Relation) -> pa.RecordBatchReader:
+        used = cast(SparkRelation, relation)
+        return pa.RecordBatchReader.from_batches(used.columns, self._stream(used))
+
+    def _stream(self, relation: SparkRelation) -> Iterator[pa.RecordBatch]:
+        if relation.plain is not None:
+            plain_ = relation.plain
+            for batch in plain_.to_reader(BATCH_ROWS) if isinstance(plain_, pa.Table) else plain_.open():
+                yield conform(batch, relation.columns)
+            return
+        path = self._spool.place("out")
+        with self._parquet(relation, path):
+            yield from stream(path, relation.columns)
+
+    def rows(self, relation: Relation, limit: int | None = None) -> list[dict[str, Any]]:
+        used = cast(SparkRelation, relation)
+        if used.plain is not None:
+            return super().rows(relation, limit)
+        with self._frame(used) as frame:
+            found = (frame if limit is None else frame.limit(limit)).toArrow()
+        return [row for batch in found.to_batches() for row in conform(batch, used.columns).to_pylist()]
+
+    @contextmanager
+    def _frame(self, relation: Relation, uri: str = "") -> Iterator[DataFrame]:
+        """The relation's frame, with what it reads staged until the block ends; errors of Spark are ours."""
+        with spark_faults("a relation", uri), Staging(self.spark, self._spool) as staging:
+            yield cast(SparkRelation, relation).make(staging)
+
+    # writes
+
+    def appender(self, handle: Handle) -> Appender:
+        return SparkAppender(self, handle, self._spool.place("append"))
+
+    def _append(self, handle: Handle, relation: Relation | None, number: Number) -> Commit:
+        if relation is None:
+            relation = self.from_arrow(_nullable(handle.schema).empty_table())
+        return self._write(handle, relation, number, lambda writer: writer.mode("append"))
+
+    def _replace(
+        self, handle: Handle, relation: Relation, number: Number, partitions: Sequence[Mapping[str, Any]] | None
+    ) -> Commit:
+        if partitions is not None and not partitions:
+            return self._append(handle, None, number)
+        where = {} if partitions is None else {"replaceWhere": partitions_predicate(partitions, Quotes(ident, literal))}
+        return self._write(handle, relation, number, lambda writer: writer.mode("overwrite").options(**where))
+
+    def _rebuild(self, handle: Handle, relation: Relation, columns: pa.Schema, number: Number) -> Commit:
+        columns = plain(columns)
+        if columns.equals(plain(handle.schema), check_metadata=True):
+            return self._replace(handle, relation, number, None)
+        check_spec(columns, handle.partition_by, handle.uri)
+
+        def how(writer: Any) -> Any:
+            return writer.mode("overwrite").option("overwriteSchema", "true").partitionBy(*handle.partition_by)
+
+        return self._write(handle, relation, number, how, columns)
+
+    def _write(
+        self,
+        handle: Handle,
+        relation: Relation,
+        number: Number,
+        how: Callable[[Any], Any],
+        columns: pa.Schema | None = None,
+    ) -> Commit:
+        columns = columns or handle.schema
+        compare(self.schema(relation), columns, handle.uri)
+
+        def write(mark: str) -> None:
+            with self._frame(relation, handle.uri) as frame:
+                writer = self._writer(_fitted(frame, columns, handle.partition_by), mark, number)
+                how(writer).save(handle.uri)
+
+        return self._once(handle, number, write)
+
+    def _merge(self, handle: Handle, relation: Relation, keys: Sequence[str], number: Number) -> Commit:
+        columns = pa.schema([*handle.schema, pa.field(OPERATION, pa.string())])
+        compare(self.schema(relation), columns, handle.uri)
+
+        def write(mark: str) -> None:
+            with self._frame(relation, handle.uri) as frame, Staging(self.spark, self._spool) as staging:
+                source = self._name("merge")
+                staging.view(source, _fitted(frame, columns, handle.partition_by))
+                with self._told({_APP: number.app_id, _VERSION: str(number.value), _METADATA: mark}):
+                    self.spark.sql(_merge_into(handle, source, keys))
+
+        return self._once(handle, number, write)
+
+    def _once(self, handle: Handle, number: Number, write: Callable[[str], None]) -> Commit:
+        """Write under a number that nobody committed since the handle was opened, and find the commit.
+
+        Raises:
+            ConcurrentWriter: somebody else committed the number, before or meanwhile; nothing was written.
+        """
+        before = self._unraced(handle, number)
+        mark = json.dumps({MARK: number.plan or number.app_id, "write": uuid.uuid4().hex})
+        held = {file.path: file.rows for file in before.named_files()}
+        write(mark)
+        after = open_table(handle.uri, self._storage)
+        for version, commit in after.commits(before.version, after.version):
+            if log.carries(commit, number.app_id, number.value):
+                if log.info(commit).get("userMetadata") != mark:
+                    break
+                return after.outcome(version, commit, held)
+        raise _raced(handle.uri)
+
+    def _unraced(self, handle: Handle, number: Number) -> DeltaTable:
+        """A fresh handle, if the numbers are as they were; the further numbers of the write are used up first.
+
+        A Delta write of Spark carries one number. The others fence writers that must not come after this one, so
+        their commits, which hold no rows, come before it.
+        """
+        table = open_table(handle.uri, self._storage)
+        watched = (number.app_id, *(app_id for app_id, _ in number.also))
+        if any(table.number(app_id) != handle.number(app_id) for app_id in watched):
+            raise _raced(handle.uri)
+        for app_id, value in number.also:
+            if table.number(app_id) < value:
+                self._append(table, None, Number(app_id, value, number.plan))
+        return open_table(handle.uri, self._storage) if number.also else table
+
+    def _writer(self, frame: DataFrame, mark: str, number: Number | None = None) -> Any:
+        options = {"userMetadata": mark}
+        options |= {"txnAppId": number.app_id, "txnVersion": str(number.value)} if number else {}
+        return frame.write.format("delta").options(**options)
+
+    @contextmanager
+    def _told(self, settings: Mapping[str, str]) -> Iterator[None]:
+        """Tell the session what only it can pass on to a command, for one command of one thread."""
+        with _telling:
+            for name, value in settings.items():
+                self.spark.conf.set(name, value)
+            try:
+                yield
+            finally:
+                for name in settings:
+                    self.spark.conf.unset(name)
+
+    # maintenance
+
+    def compact(self, handle: Handle, number: Number, target_bytes: int) -> Commit:
+        before = open_table(handle.uri, self._storage)
+        if before.version != handle.version:
+            raise _raced(handle.uri)
+        sizes = {_MAX: str(target_bytes), _MIN: str(target_bytes // 2)}
+        mark = json.dumps({MARK: number.plan or number.app_id, "write": uuid.uuid4().hex})
+        with self._told({_METADATA: mark, **sizes}), spark_faults("OPTIMIZE", handle.uri):
+            self.spark.sql(f"OPTIMIZE {_at(handle.uri)}").collect()
+        after = open_table(handle.uri, self._storage)
+        for version, commit in after.commits(before.version, after.version):
+            if log.info(commit).get("userMetadata") == mark:
+                return after.outcome(version, commit, {})
+        return Commit(after.version, skipped=True)
+
+    def vacuum(self, handle: Handle, retention_hours: int) -> list[str]:
+        told = {
+            "spark.databricks.delta.retentionDurationCheck.enabled": "false",
+            "spark.databricks.delta.vacuum.logging.enabled": "false",
+        }
+        command = f"VACUUM {_at(handle.uri)} RETAIN {retention_hours} HOURS"
+        with self._told(told), spark_faults("VACUUM", handle.uri):
+            gone = [row[0] for row in self.spark.sql(f"{command} DRY RUN").collect()]
+            if gone:
+                self.spark.sql(command).collect()
+        return gone
+
+    def close(self) -> None:
+        """Delete the staged files; the session stays, it is the process's."""
+        self._spool.close()
+        self._session = None
+
+    def _name(self, kind: str) -> str:
+        return f"lakehouse_{self._id}_{kind}_{next(self._names)}"
+
+
+class SparkAppender(Appender):
+    """Batches in a file beside Spark, which appends them when they are committed."""
+
+    def __init__(self, engine: SparkEngine, handle: Handle, path: str) -> None:
+        self._engine, self._handle, self._path = engine, handle, path
+        self._columns = _nullable(handle.schema)
+        self._file: StagedFile | None = None
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Take a batch whose columns are the table's."""
+        fitted = fit(batch, self._handle.schema, self._handle.partition_by, self._handle.uri)
+        if fitted.num_rows:
+            self._file = self._file or StagedFile(self._path, self._columns)
+            self._file.write(fitted.cast(self._columns))
+
+    def commit(self, number: Number) -> Commit:
+        """Append what was taken, in one commit that carries `number`."""
+        relation = None
+        if self._file is not None:
+            self._file.close()
+            relation = SparkRelation(lambda s: parquet(s.spark, self._path, self._columns), self._columns)
+        try:
+            return self._engine.append(self._handle, relation, number)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Delete the file."""
+        if self._file is not None:
+            self._file.delete()
+            self._file = None
+
+
+_APP, _VERSION = "spark.databricks.delta.write.txnAppId", "spark.databricks.delta.write.txnVersion"
+_METADATA = "spark.databricks.delta.commitInfo.userMetadata"
+_MAX, _MIN = "spark.databricks.delta.optimize.maxFileSize", "spark.databricks.delta.optimize.minFileSize"
+_FILE = "__lakehouse_file"
+_opening, _telling = threading.RLock(), threading.RLock()
+
+
+def _at(uri: str) -> str:
+    return f"delta.{ident(uri)}"
+
+
+def _create(uri: str, spec: TableSpec) -> str:
+    """The command that makes an empty table."""
+    properties = DEFAULTS | dict(spec.properties)
+    columns = ", ".join(_column(field) for field in plain(spec.schema))
+    text = f"CREATE TABLE IF NOT EXISTS {_at(uri)} ({columns}) USING delta"
+    if spec.partition_by:
+        text += f" PARTITIONED BY ({', '.join(map(ident, spec.partition_by))})"
+    elif spec.cluster_by:
+        text += f" CLUSTER BY ({', '.join(map(ident, spec.cluster_by))})"
+    text += f" COMMENT {literal(spec.comment)}" if spec.comment else ""
+    return text + f" TBLPROPERTIES ({', '.join(f'{literal(k)} = {literal(v)}' for k, v in properties.items())})"
+
+
+def _column(field: pa.Field) -> str:
+    comment = (field.metadata or {}).get(b"comment")
+    text = f"{ident(field.name)} {spark_type(field.type)}" + ("" if field.nullable else " NOT NULL")
+    return text + (f" COMMENT {literal(comment.decode())}" if comment else "")
+
+
+def _merge_into(handle: Handle, source: str, keys: Sequence[str]) -> str:
+    """The command that upserts and deletes by key."""
+    on = " AND ".join(f"t.{ident(key)} <=> s.{ident(key)}" for key in keys)
+    names = [ident(name) for name in handle.schema.names]
+    updated = ", ".join(f"t.{name} = s.{name}" for name in names)
+    inserted = ", ".join(f"s.{name}" for name in names)
+    return (
+        f"MERGE INTO {_at(handle.uri)} AS t USING {ident(source)} AS s ON {on} "
+        f"WHEN MATCHED AND s.{OPERATION} = 'd' THEN DELETE "
+        f"WHEN MATCHED AND s.{OPERATION} = 'u' THEN UPDATE SET {updated} "
+        f"WHEN NOT MATCHED AND s.{OPERATION} = 'u' THEN INSERT ({', '.join(names)}) VALUES ({inserted})"
+    )
+
+
+def _fitted(frame: DataFrame, columns: pa.Schema, partition_by: Sequence[str]) -> DataFrame:
+    """The frame in the order of the table's columns, with their comments; it fails on partition texts read as NULL."""
+    from pyspark.sql import functions as F  # noqa: N812
+
+    chosen = []
+    for field in columns:
+        column = F.col(ident(field.name))
+        if field.name in partition_by and pa.types.is_string(field.type):
+            fault = F.raise_error(F.lit(f"lakehouse: empty partition text in {field.name}")).cast("string")
+            column = F.when(column.isin(*NO_PARTITION_VALUE), fault).otherwise(column)
+        comment = (field.metadata or {}).get(b"comment")
+        chosen.append(column.alias(field.name, metadata={"comment": comment.decode()} if comment else {}))
+    return frame.select(*chosen)
+
+
+def _nullable(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([pa.field(f.name, f.type) for f in schema])
+
+
+def _raced(uri: str) -> ConcurrentWriter:
+    return ConcurrentWriter(
+        f"another process committed to {uri} first; nothing of this write was kept",
+        fix="run again: the same batch is taken up from its plan",
+    )
+
+
+def _jvm_memory(limit: str) -> str:
+    """A memory limit in the JVM's spelling: "2GB" is "2048m".
+
+    Raises:
+        SettingsError: it is none.
+    """
+    import re
+
+    units = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+    if not (match := re.fullmatch(r"\s*([\d.]+)\s*([KMGT]?)I?B?\s*", limit, re.IGNORECASE)):
+        raise SettingsError("LAKEHOUSE_MEMORY_LIMIT is not legal", value=limit, fix="give it as 2GB or 500MB")
+    return f"{max(512, int(float(match[1]) * units[match[2].upper()]) >> 20)}m"

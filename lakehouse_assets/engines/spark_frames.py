@@ -1,0 +1,195 @@
+"""Relations of the Spark engine. Arrow data comes into Spark, and leaves it, as Parquet files: in bounded memory.
+
+What belongs here: frames and their staged files. What does not: tables.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pyarrow as pa
+
+from lakehouse_assets.engines.base import Relation
+from lakehouse_assets.engines.spark_types import struct_of
+from lakehouse_assets.errors import LakeError, SettingsError
+from lakehouse_assets.lake.schemas import conform
+from lakehouse_assets.lake.storage import store_faults
+from lakehouse_assets.lake.streams import Watched, gathered
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+BATCH_ROWS = 100_000
+"""Rows of a record batch that leaves the engine."""
+GROUP_ROWS = 500_000
+"""Rows of a row group of a staged file."""
+
+Input: TypeAlias = "pa.Table | Watched"
+"""Arrow data that Spark reads from a staged file."""
+Make: TypeAlias = "Callable[[Staging], DataFrame]"
+
+
+@dataclass(frozen=True)
+class SparkRelation(Relation):
+    """How a frame is made, once the Arrow data that it reads is staged.
+
+    Attributes:
+        inputs: the Arrow data that it reads, by name.
+        plain: the input that the relation is, row for row; it need not pass through Spark.
+    """
+
+    make: Make
+    columns: pa.Schema
+    inputs: Mapping[str, Input] = field(default_factory=dict)
+    plain: Input | None = None
+
+    @property
+    def streams(self) -> set[str]:
+        """The inputs that can be read once."""
+        return {name for name, data in self.inputs.items() if isinstance(data, Watched)}
+
+
+class Spool:
+    """The directory of an engine's staged files, made when the first is needed."""
+
+    def __init__(self, below: str | None) -> None:
+        self._below, self._path = below, ""
+        self._names = itertools.count()
+
+    def place(self, kind: str) -> str:
+        """A path where nothing stands.
+
+        Raises:
+            SettingsError: the directory for temporary files cannot be made.
+        """
+        if not self._path:
+            try:
+                if self._below:
+                    os.makedirs(self._below, exist_ok=True)
+                self._path = tempfile.mkdtemp(prefix="lakehouse-spark-", dir=self._below)
+            except OSError as error:
+                raise SettingsError(
+                    f"LAKEHOUSE_TEMP_DIRECTORY: {self._below!r} cannot be used: {error.strerror}",
+                    fix="set another directory",
+                ) from error
+        return f"{self._path}/{kind}-{next(self._names)}"
+
+    def close(self) -> None:
+        """Delete everything."""
+        shutil.rmtree(self._path, ignore_errors=True)
+        self._path = ""
+
+
+class Staging:
+    """What one use of a relation needs: staged files and views, which end with the block."""
+
+    def __init__(self, spark: SparkSession, spool: Spool) -> None:
+        self.spark = spark
+        self._spool = spool
+        self._frames: dict[str, DataFrame] = {}
+        self._paths: list[str] = []
+        self._views: list[str] = []
+
+    def __enter__(self) -> Staging:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for view in self._views:
+            self.spark.catalog.dropTempView(view)
+        for path in self._paths:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def arrow(self, name: str, data: Input, columns: pa.Schema) -> DataFrame:
+        """The frame of Arrow data, staged once however often the relation names it."""
+        if name not in self._frames:
+            path = self._spool.place("arrow")
+            self._paths.append(path)
+            stage(path, data.to_reader(BATCH_ROWS) if isinstance(data, pa.Table) else data.open(), columns)
+            self._frames[name] = parquet(self.spark, path, columns)
+        return self._frames[name]
+
+    def view(self, name: str, frame: DataFrame) -> None:
+        """Let queries name a frame."""
+        frame.createOrReplaceTempView(name)
+        self._views.append(name)
+
+
+def stage(path: str, batches: pa.RecordBatchReader, columns: pa.Schema) -> None:
+    """Write record batches as a directory with one Parquet file."""
+    with StagedFile(path, columns) as file:
+        for batch in gathered(batches):
+            file.write(conform(batch, columns))
+
+
+class StagedFile:
+    """A Parquet file that Spark will read, written batch by batch."""
+
+    def __init__(self, path: str, columns: pa.Schema) -> None:
+        import pyarrow.parquet as pq
+
+        self.path, self.rows = path, 0
+        with store_faults(path, LakeError):
+            os.makedirs(path)
+            self._writer = pq.ParquetWriter(f"{path}/rows.parquet", columns, compression="lz4")
+
+    def __enter__(self) -> StagedFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Finish the file."""
+        with store_faults(self.path, LakeError):
+            self._writer.close()
+
+    def delete(self) -> None:
+        """Give the file up."""
+        with contextlib.suppress(OSError):  # a full disk takes no footer; the file is deleted anyway
+            self._writer.close()
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Take a batch with the file's columns."""
+        with store_faults(self.path, LakeError):
+            self._writer.write_batch(batch, row_group_size=GROUP_ROWS)
+        self.rows += batch.num_rows
+
+
+def parquet(spark: SparkSession, path: str | list[str], columns: pa.Schema) -> DataFrame:
+    """The frame of Parquet files with exactly these columns; columns that a file lacks are NULL."""
+    return spark.read.schema(struct(columns)).parquet(*([path] if isinstance(path, str) else path))
+
+
+def struct(columns: pa.Schema) -> Any:
+    """The columns as Spark's struct type."""
+    from pyspark.sql.types import StructType
+
+    return StructType.fromJson(struct_of(columns))
+
+
+def stream(path: str, columns: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The rows of the Parquet files that Spark wrote to a directory, in its order."""
+    import pyarrow.parquet as pq
+
+    for file in sorted(Path(path).glob("part-*.parquet")):
+        for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS):
+            yield conform(batch, columns)
+
+
+def ident(name: str) -> str:
+    """An identifier of Spark SQL."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def literal(text: str) -> str:
+    """A text of Spark SQL."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"

@@ -1,0 +1,1 @@
+"""Tests of lakes on object stores, on bad networks and under bad clocks."""
