@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-azurite demo dev test test-fast check fmt lock
+.PHONY: help setup setup-jvm setup-azurite demo dev test test-fast check fmt lock
 
 # Bytecode makes every Python start faster; some machines switch it off.
 unexport PYTHONDONTWRITEBYTECODE
@@ -24,6 +24,20 @@ $(READY): requirements.lock pyproject.toml
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $@
 
+SPARK := infra/local/spark-jars
+
+setup-jvm: setup $(SPARK)/jars/.ready $(VENV)/.ready-spark ## Install the Spark engine: pyspark, and Delta's jars (needs Java 17 and Maven)
+
+$(VENV)/.ready-spark: $(READY) $(SPARK)/requirements.lock
+	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --requirement $(SPARK)/requirements.lock
+	touch $@
+
+$(SPARK)/jars/.ready: $(SPARK)/pom.xml
+	@command -v mvn >/dev/null || { echo "Maven is missing: install it (mvn), and Java 17" >&2; exit 1; }
+	rm -rf $(SPARK)/jars
+	mvn --quiet --batch-mode --file $< dependency:copy-dependencies -DoutputDirectory=jars -DincludeScope=runtime
+	touch $@
+
 AZURITE := infra/local/azurite/node_modules
 
 setup-azurite: $(AZURITE)/.ready ## Install the Azure storage server that tests run against (needs npm)
@@ -43,8 +57,10 @@ dev: setup ## Open the Dagster UI with a live sensor simulator and automation sw
 	LAKEHOUSE_SENSOR_DB="$(abspath demo/sensors.db)" LAKEHOUSE_AUTOMATION=running \
 	$(BIN)/dagster dev -w workspace.yaml
 
-test: setup check $(if $(shell command -v npm),setup-azurite) ## Run every test
-	$(BIN)/python -m pytest -n 2 --dist worksteal lakehouse_assets_tests
+TOOLS := $(if $(shell command -v mvn),setup-jvm) $(if $(shell command -v npm),setup-azurite)
+
+test: setup check $(TOOLS) ## Run every test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup lakehouse_assets_tests
 
 test-fast: setup ## Run the tests that need no JVM and take no time
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" lakehouse_assets_tests
@@ -59,6 +75,9 @@ fmt: setup ## Format the code and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lock: setup ## Compile requirements.lock from pyproject.toml
-	$(UV) pip compile --quiet pyproject.toml --all-extras --python-version 3.11 --no-header \
-		--no-emit-index-url --no-emit-find-links --output-file requirements.lock
+LOCKED := --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links
+
+lock: setup ## Compile the lock files from pyproject.toml
+	$(UV) pip compile --quiet pyproject.toml $(LOCKED) --extra aws --extra dev --output-file requirements.lock
+	$(UV) pip compile --quiet pyproject.toml $(LOCKED) --extra spark --constraint requirements.lock \
+		--output-file $(SPARK)/requirements.lock

@@ -25,7 +25,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LAKEHOUSE_", extra="ignore", frozen=True)
 
     root: str = "lake"
-    """Where the Delta tables stand: a directory or a URI (`s3://bucket/prefix`)."""
+    """Where the Delta tables stand: a directory, `s3://bucket/prefix` or `abfss://container@account.dfs.core…/path`."""
     catalog: Path = PACKAGED_CATALOG
     """The directory with the YAML files that declare the tables."""
     engine: Literal["embedded", "spark"] = "embedded"

@@ -19,11 +19,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lakehouse_assets.engines.spark_session import Local, missing
 from lakehouse_assets.lake.storage import Storage
+
+if TYPE_CHECKING:
+    from lakehouse_assets.engines.spark import SparkEngine
 
 ROOT = Path(__file__).parent.parent
 _CALL = (
@@ -164,6 +168,43 @@ def azure(azurite_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     fs, container = bucket.storage.filesystem(bucket.root)
     fs.create_dir(container)
     return bucket
+
+
+QUICK = {
+    "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.shuffle.partitions": "1",
+    "spark.default.parallelism": "1",
+    "spark.databricks.delta.writeChecksumFile.enabled": "false",
+}
+"""What makes a session quick with a few rows: nothing is compiled for a single use, no task is without rows."""
+
+
+def need_spark() -> None:
+    """Skip a test that needs the Spark engine, where it cannot run; under `CI` it has to."""
+    lacking = missing()
+    need(not lacking, "the Spark engine", f"{'; '.join(lacking)}: `make setup-jvm`")
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkEngine]:
+    """One Spark engine for all tests: a session takes ten seconds to start."""
+    need_spark()
+    from lakehouse_assets.engines.spark import SparkEngine
+
+    engine = SparkEngine(Storage(), Local(memory="1g", threads=2, more=QUICK))
+    yield engine
+    engine.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of Spark take time, and run in one worker: two sessions would stand in each other's way."""
+    for item in items:
+        if "spark" in getattr(item, "fixturenames", ()) or item.get_closest_marker("spark"):
+            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.xdist_group("spark"))
 
 
 class Elsewhere:

@@ -25,6 +25,7 @@ from lakehouse_assets.assets.metadata import plain
 from lakehouse_assets.assets.naming import asset_key, check_names
 from lakehouse_assets.entities.model import Entity, TableName
 from lakehouse_assets.errors import ExpectationFailed
+from lakehouse_assets.lake.schemas import holds
 
 if TYPE_CHECKING:
     from lakehouse_assets.engines.base import Handle
@@ -39,7 +40,7 @@ GENERATED = {
     "schema": "The columns are those that the entity declares",
     "primary_key": "No primary key is NULL or there twice",
     "rows_reconciled": "Rows in = valid + quarantined + dropped, and that is what was committed",
-    "values_fit": "No value failed to fit its column (such rows go to quarantine)",
+    "values_fit": "No value failed to fit its column (such rows go to quarantine, or are rescued)",
     "source_audit": "Nothing came late, vanished or was rewritten in the source",
     "freshness": "The table took in new data not too long ago",
 }
@@ -178,7 +179,7 @@ class Checks:
         differing = {
             name: f"declared {kind}, stored {stored[name.lower()]}"
             for name, kind in declared.items()
-            if kind is not None and name.lower() in stored and stored[name.lower()] != kind
+            if kind is not None and name.lower() in stored and not holds(stored[name.lower()], kind)
         }
         comments = {name for feed in self.feeds for name in feed.lakehouse.columns}
         facts: dict[str, Any] = {"columns": len(stored), "declared": len(declared)}
@@ -211,7 +212,7 @@ class Checks:
             failed[verdict.rule] = failed.get(verdict.rule, 0) + verdict.broken
         broken = sum(failed.values())
         if not self.feeds[0].is_quarantined:  # nothing else sends a row to quarantine
-            broken = sum(outcome.quarantined for outcome in evidence.outcomes)
+            broken = broken or sum(outcome.quarantined for outcome in evidence.outcomes)
         rows = sum(outcome.rows_in for outcome in evidence.outcomes)
         facts: dict[str, Any] = {"rows_in": rows, "values_unfit": broken, **failed}
         if broken:

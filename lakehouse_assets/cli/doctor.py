@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lakehouse_assets.entities.model import Entity
     from lakehouse_assets.settings import Settings
 
+LEAST_JAVA = 17
 LEAST_BYTES = 1 << 30
 """Free space below which a disk is called full."""
 DISTRIBUTION = "lakehouse-assets"
@@ -70,8 +71,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Every finding about this machine and these settings."""
     yield _python()
     yield from _packages(needs_aws="://" in settings.root)
-    yield _java()
-    yield _spark_jars()
+    yield from _spark(settings)
     yield from _catalog(settings)
     yield from _lake(settings)
     yield _space("space for the lake", settings.root)
@@ -114,26 +114,34 @@ def _packages(*, needs_aws: bool) -> Iterator[Finding]:
         yield Finding(f"package {need.name}", state, f"{found} ({need.specifier})", None if fits else mend)
 
 
-def _java() -> Finding:
-    java = shutil.which("java")
-    if java is None:
-        return Finding("java", "optional", "not installed", "install a JDK 17 (only --engine spark needs it)")
+def _spark(settings: Settings) -> Iterator[Finding]:
+    """What the Spark engine needs: the package, Java and Delta's jars; optional unless it is the engine in use."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    from lakehouse_assets.engines.spark_session import REPOSITORY_JARS, java
+
+    def finding(check: str, ok: bool, found: str, mend: str) -> Finding:
+        lacking: Literal["missing", "optional"] = "missing" if settings.engine == "spark" else "optional"
+        return Finding(check, "ok" if ok else lacking, found, None if ok else f"{mend} (only --engine spark needs it)")
+
+    try:
+        yield finding("package pyspark", True, version("pyspark"), "")
+    except PackageNotFoundError:
+        yield finding("package pyspark", False, "not installed", "make setup-jvm")
+    found = java()
+    release = _release(found) if found else None
+    fits = release is not None and int(release[1]) >= LEAST_JAVA
+    yield finding("java", fits, f"{found} {release[0] if release else ''}" if found else "not installed",
+                  f"install a JDK {LEAST_JAVA}, or set JAVA_HOME to one")  # fmt: skip
+    place = settings.spark_jars or REPOSITORY_JARS
+    jars = sorted(path.name for path in place.glob("delta-spark_*.jar"))
+    yield finding("spark jars", bool(jars), ", ".join(jars) or f"no Delta in {place}", "make setup-jvm")
+
+
+def _release(java: str) -> re.Match[str] | None:
+    """What Java says its version is."""
     told = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30, check=False)
-    lines = (told.stderr or told.stdout).strip().splitlines()
-    return Finding("java", "ok", f"{java}: {lines[0] if lines else 'says nothing'}")
-
-
-def _spark_jars() -> Finding:
-    from importlib.util import find_spec
-
-    spec = find_spec("pyspark")
-    if spec is None or spec.origin is None:
-        return Finding("spark jars", "optional", "pyspark is not installed", "only --engine spark needs it")
-    jars = list((Path(spec.origin).parent / "jars").glob("*.jar"))
-    delta = sorted(jar.name for jar in jars if jar.name.startswith("delta-"))
-    return Finding(
-        "spark jars", "ok" if delta else "optional", f"{len(jars)} jars, Delta: {', '.join(delta) or 'none'}"
-    )
+    return re.search(r'"(\d+)[^"]*"', told.stderr + told.stdout)
 
 
 def _catalog(settings: Settings) -> Iterator[Finding]:

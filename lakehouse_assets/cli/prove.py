@@ -146,15 +146,17 @@ def _runnable(catalog: Catalog, tables: Sequence[TableName]) -> tuple[TableName,
     Raises:
         SettingsError: none is left.
     """
+    from lakehouse_assets.sources.base import FORMATS
     from lakehouse_assets.tables.refresh import KINDS
 
     left_out: dict[TableName, str] = {}
     for table in catalog.order():
         entities = catalog.destinations[table]
-        foreign = next((e.kind for e in entities if e.kind not in (*KINDS, "view")), None)
+        foreign: list[str] = [e.kind for e in entities if e.kind not in (*KINDS, "view")]
+        foreign += [e.source_format for e in entities if e.kind == "landed" and e.source_format not in FORMATS]
         above = [catalog.base(name) for name in catalog.upstreams(table) if catalog.base(name) in left_out]
-        if foreign is not None:
-            left_out[table] = f"of kind {foreign}, which this version does not run"
+        if foreign:
+            left_out[table] = f"{foreign[0]} is not run by this version"
         elif any(entity.lakehouse.landed_by == "upload" for entity in entities):
             left_out[table] = "written by an uploader"
         elif above:

@@ -36,7 +36,7 @@ from lakehouse_assets.errors import (
 from lakehouse_assets.lake import log
 from lakehouse_assets.lake.delta import DeltaTable, create_table, find_table
 from lakehouse_assets.lake.schemas import compare, conform, fit, plain
-from lakehouse_assets.lake.storage import Storage, first_line, is_local
+from lakehouse_assets.lake.storage import Storage, first_line, is_local, store_fault
 from lakehouse_assets.lake.streams import ENOUGH_ROWS, Watched
 from lakehouse_assets.lake.values import Commit, DataFile, Number, TableSpec
 from lakehouse_assets.settings import Settings
@@ -357,8 +357,11 @@ def _fault(error: Exception, sql: str) -> LakehouseError:
             f"the embedded engine ran out of memory or spill space: {first_line(error)}",
             fix="raise LAKEHOUSE_MEMORY_LIMIT or free space in LAKEHOUSE_TEMP_DIRECTORY, and run again",
         )
-    if any(word in text for word in ("IO Error", "HTTP Error")) or isinstance(error.__cause__, OSError):
+    of_a_store = text.startswith(("OSError", "FileNotFoundError"))  # raised by pyarrow's file system under DuckDB
+    if of_a_store or any(w in text for w in ("IO Error", "HTTP Error")) or isinstance(error.__cause__, OSError):
         if any(word in text for word in ("No files found", "No such file", "does not exist", "not found")):
             return FeedExpired(f"a file was vacuumed before it was read: {first_line(error)}", fix=log.REBUILD)
+        if of_a_store:
+            return store_fault("the files of a table", error, StoreFailed)
         return StoreFailed(f"reading or spilling failed: {first_line(error)}", fix="run again")
     return SqlError(f"the query failed: {first_line(error)}", value=sql[:500], fix="mend the expression")

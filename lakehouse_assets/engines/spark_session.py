@@ -14,7 +14,7 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 REPOSITORY_JARS = Path(__file__).parents[2] / "infra" / "local" / "spark-jars" / "jars"
 """Where `make setup-jvm` puts the jars."""
 _LOG4J = Path(__file__).with_name("spark-log4j2.properties")
+_JAVA = f"-Dlog4j2.configurationFile={_LOG4J} -Duser.timezone=UTC"
+_OPTIONS = "spark.driver.extraJavaOptions"
 _lock = threading.RLock()
 
 OF_A_SESSION: Mapping[str, str] = {
@@ -60,12 +62,14 @@ class Local:
         memory: of the JVM, in Spark's spelling ("2g").
         threads: 0: one a core.
         jars: the directory with Delta's jars.
+        more: further settings of Spark, over those of this module.
     """
 
     memory: str = "2g"
     threads: int = 0
     jars: Path = REPOSITORY_JARS
     temp_directory: str | None = None
+    more: Mapping[str, str] = field(default_factory=dict)
 
 
 def open_session(local: Local) -> SparkSession:
@@ -117,7 +121,7 @@ def java() -> str | None:
 
 def _configured(builder: SparkSession.Builder, local: Local) -> SparkSession.Builder:
     os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")  # read by the launcher; a host's name may lead elsewhere
-    temp = local.temp_directory or tempfile.gettempdir()
+    temp, more = local.temp_directory or tempfile.gettempdir(), dict(local.more)
     settings = {
         **OF_A_SESSION,
         "spark.jars": ",".join(sorted(map(str, local.jars.glob("*.jar")))),
@@ -126,13 +130,14 @@ def _configured(builder: SparkSession.Builder, local: Local) -> SparkSession.Bui
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.memory": local.memory,
-        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={_LOG4J} -Duser.timezone=UTC",
+        _OPTIONS: f"{_JAVA} {more.pop(_OPTIONS, '')}",
         "spark.local.dir": temp,
         "spark.sql.warehouse.dir": f"{temp}/lakehouse-warehouse",
         "spark.sql.shuffle.partitions": str(local.threads or os.cpu_count() or 2),
         "spark.databricks.delta.snapshotPartitions": "1",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
+        **more,
     }
     builder = builder.master(f"local[{local.threads or '*'}]").appName("lakehouse")
     for name, value in settings.items():

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 CHECKPOINT_INTERVAL = 20
 """Commits after which a table's log is summed up: whoever opens the table reads those that came since, one by one."""
-
-
+INDEXED_COLUMNS = 8
+"""Columns (the first) of which the log of a table that is made here says what each file holds, unless its entity says
+otherwise: whoever opens the table reads all of that. DuckDB skips by what stands in the files themselves."""
 DEFAULTS = {"delta.checkpointInterval": str(CHECKPOINT_INTERVAL), "delta.enableExpiredLogCleanup": "false"}
 """Properties of every table, unless its entity says otherwise."""
 
@@ -256,7 +257,7 @@ def create_table(uri: str, storage: Storage, spec: TableSpec) -> DeltaTable:
     uri = normalize(uri)
     check_spec(spec.schema, spec.partition_by, uri)
     check_properties(spec.properties, uri)
-    properties = DEFAULTS | dict(spec.properties)
+    properties = DEFAULTS | {"delta.dataSkippingNumIndexedCols": str(INDEXED_COLUMNS)} | dict(spec.properties)
     if is_local(uri):
         check_writable(uri)
     try:

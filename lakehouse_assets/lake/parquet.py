@@ -44,6 +44,7 @@ class ParquetStage:
         self._file_bytes = file_bytes
         self._fs, self._root = table.storage.filesystem(table.uri)
         self._schema = pa.schema([field for field in table.schema if field.name not in table.partition_by])
+        self._indexed = indexed(table)
         self._open: dict[tuple[str | None, ...], _File] = {}
         self._done: list[DataFile] = []
         self._paths: list[str] = []
@@ -108,7 +109,7 @@ class ParquetStage:
         path = f"{self._root}/part-{uuid.uuid4()}.parquet"
         self._paths.append(path)
         named = dict(zip(self._table.partition_by, values, strict=True))
-        self._open[values] = _File(self._fs, path, self._schema, named)
+        self._open[values] = _File(self._fs, path, self._schema, named, self._indexed)
         return self._open[values]
 
     def _close_all(self) -> None:
@@ -119,10 +120,12 @@ class ParquetStage:
 
 
 class _File:
-    def __init__(self, fs: Any, path: str, schema: pa.Schema, values: Mapping[str, str | None]) -> None:
+    def __init__(
+        self, fs: Any, path: str, schema: pa.Schema, values: Mapping[str, str | None], indexed: pa.Schema
+    ) -> None:
         import pyarrow.parquet as pq
 
-        self._fs, self._path, self._schema, self._values = fs, path, schema, values
+        self._fs, self._path, self._schema, self._values, self._indexed = fs, path, schema, values, indexed
         self._collected: list[Any] = []
         self._sink = fs.open_output_stream(path)
         self._writer = pq.ParquetWriter(
@@ -140,7 +143,7 @@ class _File:
         size = self.size()
         self._sink.close()
         footer = self._collected[0]
-        stats = json.dumps(statistics(footer, self._schema), ensure_ascii=False)  # delta-rs misreads \ud83d\ude00
+        stats = json.dumps(statistics(footer, self._indexed), ensure_ascii=False)  # delta-rs misreads \ud83d\ude00
         return DataFile(self._path, footer.num_rows, size, self._values, stats)
 
     def abandon(self) -> None:
@@ -189,8 +192,18 @@ def partition_text(name: str, value: object) -> str | None:
     return str(value)
 
 
+def indexed(table: DeltaTable) -> pa.Schema:
+    """The columns of which a table keeps statistics in its log, as its properties say."""
+    if named := table.properties.get("delta.dataSkippingStatsColumns"):
+        names = {name.strip(" `") for name in named.split(",")}
+        return pa.schema([field for field in table.schema if field.name in names])
+    most = int(table.properties.get("delta.dataSkippingNumIndexedCols", "32"))
+    stored = [field for field in table.schema if field.name not in table.partition_by]
+    return pa.schema(stored if most < 0 else stored[:most])
+
+
 def statistics(footer: Any, schema: pa.Schema) -> dict[str, Any]:
-    """Delta's statistics of a file, from its Parquet footer; bounds only where they are exact.
+    """Delta's statistics of a file, from its Parquet footer, of the columns of `schema`; bounds only where exact.
 
     Floating point has none (NaN), timestamps have none (Delta keeps milliseconds), nor have long texts.
     """

@@ -8,13 +8,15 @@ from __future__ import annotations
 import errno
 import os
 import re
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from lakehouse_assets.errors import LakehouseError, NotRunnable, RootUnusable, StoreFailed
+from lakehouse_assets.errors import LakeError, LakehouseError, NotRunnable, RootUnusable, StoreFailed
 from lakehouse_assets.lake import azure
 
 if TYPE_CHECKING:
@@ -76,6 +78,20 @@ class Storage:
                 self._opened[account] = azure.open_account(self.options, account)
             return self._opened[account], place
         raise NotRunnable(f"no file system for {uri!r}", value=uri.split("://")[0], choices=SCHEMES)
+
+    def ahead(self, uri: str) -> timedelta:
+        """How far this process's clock is ahead of the one that dates the files below `uri`, a directory that is there.
+
+        A file is written there to see, and deleted again.
+        """
+        fs, root = self.filesystem(uri)
+        path = f"{root}/clock-{uuid.uuid4().hex}"
+        with store_faults(uri, LakeError):
+            with fs.open_output_stream(path) as probe:
+                probe.write(b"?")
+            dated = fs.get_file_info(path).mtime
+            fs.delete_file(path)
+        return datetime.now(UTC) - cast(datetime, dated)
 
     def _s3(self) -> FileSystem:
         from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem

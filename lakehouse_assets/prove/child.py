@@ -8,7 +8,6 @@ What belongs here: one job. What does not: starting and killing processes (`nurs
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping
@@ -19,18 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import SecretStr
 
 from lakehouse_assets.engines.base import Engine, Handle, open_engine
 from lakehouse_assets.entities.catalog import from_snapshot
 from lakehouse_assets.entities.model import Entity, TableName
 from lakehouse_assets.errors import LakehouseError
-from lakehouse_assets.lake.names import Lake
+from lakehouse_assets.lake.names import BATCHES, Lake
 from lakehouse_assets.lake.storage import Storage
 from lakehouse_assets.prove.pace import measure, paced
 from lakehouse_assets.prove.points import Kill, Points, watched
 from lakehouse_assets.settings import Settings
 from lakehouse_assets.tables.base import Work
-from lakehouse_assets.tables.maintenance import compact
+from lakehouse_assets.tables.maintenance import maintain
 from lakehouse_assets.tables.refresh import feeds_of, refresh
 
 Job = dict[str, Any]
@@ -113,8 +113,9 @@ def replaced(work: Work, shown: Callable[[Entity], Any]) -> Work:
 
 
 def _refresh(work: Work, tables: list[TableName], job: Job) -> None:
-    for table in tables if job["compact"] else ():
-        compact(work, table)
+    for upkeep in maintain(work, [*tables, BATCHES]) if job["maintain"] else ():
+        if upkeep.error is not None:
+            raise upkeep.error
     for table in tables:
         for _ in refresh(work, table, rebuild=job["rebuild"]):
             pass
@@ -175,6 +176,12 @@ def _counted(kind: pa.DataType) -> pa.DataType:
 
 def revealed(settings: Settings) -> dict[str, Any]:
     """Settings as JSON can carry them to a child through a pipe, secrets in clear."""
-    options = {name: value.get_secret_value() for name, value in settings.storage_options.items()}
-    plain: dict[str, Any] = json.loads(settings.model_dump_json(exclude={"alert_webhook", "storage_options"}))
-    return {**plain, "storage_options": options}
+    return {name: _revealed(getattr(settings, name)) for name in Settings.model_fields}
+
+
+def _revealed(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Mapping):
+        return {key: _revealed(item) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else value

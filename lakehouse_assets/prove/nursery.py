@@ -114,6 +114,7 @@ def kill_group(pid: int) -> None:
 
 def main(engine: str) -> None:
     """The nursery itself: jobs from stdin, reports to stdout; what children print goes to stderr."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends this process
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for name in WARM.get(engine, ()):

@@ -37,6 +37,8 @@ WRITES: Mapping[str, str] = {
     "merge": "merge",
     "rebuild": "rebuild",
     "compact": "compact",
+    "vacuum": "vacuum",
+    "checkpoint": "checkpoint",
 }
 """Method of an engine that writes -> what the report calls it."""
 PATIENCE = 30.0

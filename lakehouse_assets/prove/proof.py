@@ -43,22 +43,22 @@ class Round:
     Attributes:
         shown: how many batches of each source are shown.
         rebuild: all tables start over.
-        compact: all tables are compacted first.
+        maintain: all tables, and the plans, are compacted, vacuumed and checkpointed first.
     """
 
     name: str
     shown: int
     rebuild: bool = False
-    compact: bool = False
+    maintain: bool = False
 
 
 ROUNDS = (
     Round("first", 1),
     Round("more", 2),
-    Round("compact", 3, compact=True),
+    Round("maintain", 3, maintain=True),
     Round("rebuild", 3, rebuild=True),
 )
-"""Tables are made, go on, are compacted and go on, and start over over all batches."""
+"""Tables are made, go on, are maintained and go on, and start over with all batches."""
 
 
 class Wire(Protocol):
@@ -305,7 +305,7 @@ class Prover:
 
 def how(round_: Round) -> dict[str, Any]:
     """A round as a job tells it."""
-    return {"shown": round_.shown, "rebuild": round_.rebuild, "compact": round_.compact}
+    return {"shown": round_.shown, "rebuild": round_.rebuild, "maintain": round_.maintain}
 
 
 def sample(points: Sequence[Point], count: int, seed: int) -> list[Point]:

@@ -130,12 +130,17 @@ class Reader:
                 unfit.append((row, reasons))
             else:
                 fit.append(row)
+        misfits = self._misfits(unfit)
+        return Batch(self._rows(fit), misfits, None if misfits is None else self._rows([row for row, _ in unfit]))
+
+    def _rows(self, rows: Sequence[Read]) -> pa.RecordBatch:
+        """Rows in the columns' types; a value that does not fit is NULL."""
         arrays: list[pa.Array] = [
-            pa.array([column.value(cells[at]) for _, cells in fit], column.type)
-            for at, column in enumerate(self.columns)
+            pa.array([c.value(cells[at]) if c.fits(cells[at]) else None for _, cells in rows], c.type)
+            for at, c in enumerate(self.columns)
         ]
-        arrays += [pa.array([place for place, _ in fit], pa.string()), pa.repeat(pa.scalar(self.stream), len(fit))]
-        return Batch(pa.RecordBatch.from_arrays(arrays, schema=self.full_schema), self._misfits(unfit))
+        arrays += [pa.array([place for place, _ in rows], pa.string()), pa.repeat(pa.scalar(self.stream), len(rows))]
+        return pa.RecordBatch.from_arrays(arrays, schema=self.full_schema)
 
     def _misfits(self, rows: Sequence[tuple[Read, list[str]]]) -> pa.RecordBatch | None:
         if not rows:

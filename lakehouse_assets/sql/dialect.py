@@ -214,8 +214,3 @@ def _undefined(tree: exp.Query) -> list[str]:
     message = "LIMIT without ORDER BY keeps other rows each time: order by columns that are unique together"
     parts = (part.parent for part in tree.find_all(exp.Limit, exp.Offset))
     return [message for query in parts if query is not None and query.args.get("order") is None]
-
-
-if __name__ == "__main__":
-    for _name, _note in FUNCTIONS.items():
-        print(f"{_name}: {_note}")  # noqa: T201 - what a command prints

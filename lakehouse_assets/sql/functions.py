@@ -21,7 +21,7 @@ from lakehouse_assets.sql.typed import Typed, refused, show
 if TYPE_CHECKING:
     from lakehouse_assets.sql.expressions import Translator
 
-LIST = "python -m lakehouse_assets.sql.dialect lists what there is"
+LIST = "docs/functions.md lists what there is"
 """Where a person finds the table of functions."""
 CLOCK = (
     "current_date",
@@ -193,7 +193,7 @@ def table() -> Mapping[str, Function]:
     return dict(sorted(found.items()))
 
 
-_INSTEAD = {
+INSTEAD = {
     "to_json": "keep the columns, or build the text with concat",
     "from_json": "declare the columns in source_schema, so that they are read by name",
     "get_json_object": "declare the columns in source_schema, so that they are read by name",
@@ -217,6 +217,7 @@ _INSTEAD = {
     "months_between": "use datediff, or year and month",
     "from_unixtime": "use date_format(timestamp_seconds(n), pattern)",
 }
+"""Functions that are refused -> what to write in their place."""
 
 
 def lookup(name: str) -> Function:
@@ -241,5 +242,5 @@ def lookup(name: str) -> Function:
     if lower in SESSION:
         raise refused(f"{lower}() depends on who runs the query and where", "leave it out")
     near = difflib.get_close_matches(lower, known, n=1, cutoff=0.6)
-    hint = _INSTEAD.get(lower) or (f"did you mean {near[0]}()?" if near else LIST)
+    hint = INSTEAD.get(lower) or (f"did you mean {near[0]}()?" if near else LIST)
     raise refused(f"the function {lower}() is not in the part of Spark SQL that both engines share", hint)

@@ -168,10 +168,10 @@ def _keep(
         if box is not None:
             broken = judged.broken(held, quarantine.BATCH_COLUMNS, quarantine.params(plan))
             if misfits and unfit:
-                received = engine.schema(broken) if plan.rebuild else box.schema
-                broken = broken if plan.rebuild else padded(engine, broken, received)
-                broken = together(engine, broken, engine.from_arrow(misfits.reader(received, plan)))
-            commits[entity.table.quarantine] = put(work, box, plan, broken, entity)
+                broken = broken if plan.rebuild else padded(engine, broken, box.schema)
+                unfitting = misfits.reader(engine.schema(broken), plan)
+                broken = together(engine, broken, engine.from_arrow(unfitting))
+            commits[entity.table.quarantine] = put(work, box, plan, broken, entity, retyped=True)
         commits[entity.table] = put(work, target, plan, judged.valid(held), entity)
     return Outcome(
         plan,
@@ -191,15 +191,22 @@ def together(engine: Engine, left: Relation, right: Relation) -> Relation:
     return engine.query(sql, {"left_rows": left, "right_rows": right})
 
 
-def put(work: Work, handle: Handle, plan: Plan, rows: Relation, entity: Entity) -> Commit:
-    """Write a batch's rows into a table as the plan's mode says."""
+def put(work: Work, handle: Handle, plan: Plan, rows: Relation, entity: Entity, *, retyped: bool = False) -> Commit:
+    """Write a batch's rows into a table as the plan's mode says.
+
+    Args:
+        retyped: where all rows are replaced, columns may get other types, as rows in a quarantine are as received.
+    """
     engine = work.engine
-    if plan.mode == "append":
-        return engine.append(handle, padded(engine, rows, handle.schema), plan.as_number)
-    if plan.rebuild:
+    if plan.rebuild and plan.mode == "replace":
         columns = with_comments(engine.schema(rows), entity.lakehouse.columns)
         return engine.rebuild(handle, rows, columns, plan.as_number)
-    return engine.replace(handle, padded(engine, rows, handle.schema), plan.as_number)
+    rows = padded(engine, rows, handle.schema)
+    if plan.mode == "append":
+        return engine.append(handle, rows, plan.as_number)
+    if retyped:
+        return engine.rebuild(handle, rows, engine.schema(rows), plan.as_number)
+    return engine.replace(handle, rows, plan.as_number)
 
 
 def quarantine_of(work: Work, entity: Entity, target: pa.Schema, received: pa.Schema, *, needed: bool) -> Handle | None:

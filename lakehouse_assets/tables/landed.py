@@ -14,7 +14,7 @@ from dataclasses import replace
 import pyarrow as pa
 
 from lakehouse_assets.entities.model import Entity
-from lakehouse_assets.errors import SourceMissing
+from lakehouse_assets.errors import SourceMissing, TypeRefused
 from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.sources.base import ROW_FIELDS, Batch, Past, Position, Source
 from lakehouse_assets.sql.types import arrow_schema, ddl
@@ -82,6 +82,12 @@ def _wider(work: Work, entity: Entity, plan: Plan) -> Entity:
             found = source.columns(dict(plan.start), dict(plan.end))
         except SourceMissing:  # there is nothing to learn fields from
             return entity
+        except TypeRefused as error:
+            raise TypeRefused(
+                f"{entity.table}: a field beyond source_schema cannot be rescued: {error.problem}",
+                value=error.value,
+                fix="rename it at the source, or choose another `lakehouse: {evolution: …}`: then it is left out",
+            ) from None
     known = {name.lower() for name in declared.names}
     more = [field for field in found if field.name.lower() not in known]
     if not more or len(more) == len(found):

@@ -74,11 +74,11 @@ class Recipe:
         return {name.lower() for name in names if name}
 
     def reads(self, column: str, upstream: pa.Schema) -> list[str]:
-        """The upstream columns of which the select list makes `column`."""
+        """The upstream columns of which the select list makes `column`; all of them where it names none."""
         item = next(item for item in self.select for made, _ in casts.cast_checks(item) if made == column)
         tree = parse_expression(item, "a select item")
-        read = {node.name.lower() for node in tree.find_all(exp.Column)}
-        return [name for name in upstream.names if name.lower() in read]
+        read = {part.name.lower() for node in tree.find_all(exp.Column) for part in node.parts}
+        return [name for name in upstream.names if name.lower() in read] or upstream.names
 
     def listed(self) -> list[tuple[str, str, str]]:
         """(action, name, SQL) of every rule."""

@@ -85,12 +85,15 @@ def test_a_place_for_temporary_files_that_is_not_there(lab: Machine) -> None:
     assert "LAKEHOUSE_TEMP_DIRECTORY" in row["mend"]
 
 
-def test_java_is_optional(lab: Machine, tmp_path: Path) -> None:
-    """Without Java embedded runs lack nothing."""
+@pytest.mark.parametrize(("engine", "state", "code"), [("embedded", "optional", 0), ("spark", "missing", 1)])
+def test_what_spark_needs(lab: Machine, tmp_path: Path, engine: str, state: str, code: int) -> None:
+    """Without Java and Delta's jars embedded runs lack nothing; where Spark is the engine, both are missing."""
     (tmp_path / "bin").mkdir()
-    row = findings(lab, PATH=str(tmp_path / "bin"))["java"]
-    assert row["state"] == "optional"
-    assert "--engine spark" in row["mend"]
+    bare = {"PATH": str(tmp_path / "bin"), "JAVA_HOME": "", "LAKEHOUSE_SPARK_JARS": str(tmp_path)}
+    found = findings(lab, code=code, LAKEHOUSE_ENGINE=engine, **bare)
+    assert [found[check]["state"] for check in ("java", "spark jars")] == [state, state]
+    assert "JDK 17" in found["java"]["mend"]
+    assert "make setup-jvm" in found["spark jars"]["mend"]
 
 
 def test_plans_of_a_lake_are_found(lab: Machine) -> None:

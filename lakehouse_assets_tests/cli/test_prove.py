@@ -60,7 +60,8 @@ def test_a_selection_is_proved_and_what_it_needs_is_run(house: Machine) -> None:
     assert done.exit_code == 2  # two arguments
     done = house.lakehouse("prove", "silver.* bronze.edge", "--samples", 2, "--seed", 1, "--format", "json")
     assert done.exit_code == 0, done.stderr
-    assert {row["table"] for row in json.loads(done.stdout)} <= {"silver.readings", "silver.readings_quarantine"}
+    proved = {"silver.readings", "silver.readings_quarantine", "control.batches"}
+    assert {row["table"] for row in json.loads(done.stdout)} <= proved
     assert "left out: silver.stocks (made from bronze.stocks)" in done.stderr
     assert "left out: bronze.edge (written by an uploader)" in done.stderr
 

@@ -287,3 +287,23 @@ def test_pages_carry_checksums(tmp_path):
     Path(file.path).write_bytes(data)
     with pytest.raises(OSError, match="CRC"):
         pq.ParquetFile(file.path, page_checksum_verification=True).read()
+
+
+@pytest.mark.parametrize(
+    ("properties", "expected"),
+    [
+        ({}, set("abcdefgh")),
+        ({"delta.dataSkippingNumIndexedCols": "2"}, {"a", "b"}),
+        ({"delta.dataSkippingNumIndexedCols": "-1"}, set("abcdefghi")),
+        ({"delta.dataSkippingStatsColumns": "`i`,b"}, {"b", "i"}),
+    ],
+)
+def test_the_log_says_of_few_columns_what_a_file_holds(tmp_path, properties, expected):
+    """Opening a table costs what its log holds, so by default the first columns have statistics; rows always count."""
+    schema = pa.schema([(name, pa.int64()) for name in "abcdefghi"])
+    table = create_table(str(tmp_path / "t"), Storage(), TableSpec(schema, properties=properties))
+    stage = ParquetStage(table)
+    stage.write(pa.record_batch([[1, 2]] * 9, schema=schema))
+    (file,) = stage.finish()
+    stats = json.loads(file.stats)
+    assert (set(stats["minValues"]), set(stats["nullCount"]), stats["numRecords"]) == (expected, expected, 2)

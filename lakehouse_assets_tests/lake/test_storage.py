@@ -78,10 +78,10 @@ def test_a_root_in_an_object_store_keeps_its_scheme():
     assert [is_local(root) for root in ("lake", "file:///lake", "s3://b")] == [True, True, False]
 
 
-@pytest.mark.parametrize("root", ["gs://bucket", "abfss://c@a/x", "hdfs://host/x", "http://host/x"])
+@pytest.mark.parametrize("root", ["gs://bucket", "az://container/x", "hdfs://host/x", "http://host/x"])
 def test_a_store_without_support_is_named_with_the_legal_ones(root):
     """The message lists what a root may be."""
-    with pytest.raises(RootUnusable, match=r"legal: a local path, file://, s3://"):
+    with pytest.raises(RootUnusable, match=r"legal: a local path, file://, s3://, abfss://"):
         normalize(root)
     with pytest.raises(NotRunnable, match=r"s3://"):
         Storage().filesystem(root)
@@ -93,6 +93,26 @@ def test_the_options_come_from_the_environment_and_the_settings():
     environ = {"AWS_REGION": "us-east-1", "AWS_ACCESS_KEY_ID": "key", "OTHER": "x"}
     storage = Storage.of(settings, environ)
     assert storage.options == {"AWS_REGION": "eu-west-1", "AWS_ACCESS_KEY_ID": "key", "AWS_SESSION_TOKEN": "t"}
+
+
+def test_options_of_the_client_keep_their_names():
+    """How often and how long to try is said in delta-rs's small letters, for every store; Azure's have their prefix."""
+    given = {"max_retries": "2", "RETRY_TIMEOUT": "10s", "azure_storage_sas_token": "t"}
+    settings = load_settings(storage_options={name: SecretStr(text) for name, text in given.items()})
+    storage = Storage.of(settings, {"AZURITE_BLOB_STORAGE_URL": "http://127.0.0.1:1", "AZURE_CLIENT_ID": "id"})
+    assert storage.options == {
+        "AZURITE_BLOB_STORAGE_URL": "http://127.0.0.1:1",
+        "AZURE_CLIENT_ID": "id",
+        "AZURE_STORAGE_SAS_TOKEN": "t",
+        "max_retries": "2",
+        "retry_timeout": "10s",
+    }
+
+
+def test_a_clock_that_is_ahead_of_the_disk_is_noticed(tmp_path):
+    """A file that was just written tells how far; nothing stays behind."""
+    assert abs(Storage().ahead(str(tmp_path)).total_seconds()) < 5
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_options_stay_where_they_are_needed():
@@ -246,6 +266,11 @@ def test_a_full_disk_leaves_everything_as_it_was(on_tiny_disk, tmp_path):
         (OSError("AWS Error ACCESS_DENIED during PutObject operation"), RootUnusable),
         (OSError("Generic S3 error: Server returned non-2xx status code: 403 Forbidden"), RootUnusable),
         (OSError("AWS Error NO_SUCH_BUCKET during HeadObject"), RootUnusable),
+        (OSError("Azure Error: [ContainerNotFound] 404 The specified container does not exist."), RootUnusable),
+        (OSError("Azure Error: [AuthorizationFailure] 403 Server failed to authenticate"), RootUnusable),
+        (OSError("Generic MicrosoftAzure error ↳ Invalid Access Key"), RootUnusable),
+        (OSError("Azure Error: [ServerBusy] 503"), StoreFailed),
+        (OSError("Generic MicrosoftAzure error ↳ error sending request"), StoreFailed),
         (OSError("Generic S3 error ↳ error sending request ↳ operation timed out"), StoreFailed),
         (OSError("AWS Error SLOW_DOWN during PutObject"), StoreFailed),
         (OSError("Input/output error (os error 5)"), StoreFailed),

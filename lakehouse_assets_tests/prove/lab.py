@@ -31,6 +31,15 @@ delta_live_store:
   - {entity_id: b, source: DIR/one.db, source_format: sqlite, destination: bronze.orders, source_schema: "id BIGINT, k STRING, v BIGINT"}
 """
 """One table, which sends rows to quarantine."""
+CHAIN = """
+delta_live_store:
+  - {entity_id: a, source: DIR/one.db, source_format: sqlite, destination: bronze.t, source_schema: "id BIGINT, k STRING, v STRING", lakehouse: {feed: one}}
+  - {entity_id: b, source: DIR/two.db, source_format: sqlite, destination: bronze.t, source_schema: "id BIGINT, k STRING, v STRING", lakehouse: {feed: two}}
+  - {entity_id: s, source: bronze.t, source_format: dlt, destination: silver.t, select_expr: [k, CAST(v AS INT) AS v], is_quarantined: true, expectations: {expect_all: {small: v < 90}}}
+  - {entity_id: q, source: "SELECT k, count(*) AS n, sum(v) AS s FROM silver.t GROUP BY k", source_format: sql, destination: gold.q, primary_keys: [k], lakehouse: {refresh_key: [k]}}
+  - {entity_id: f, source: "SELECT max(n) AS most FROM gold.q", source_format: sql, destination: gold.f}
+"""
+"""Five tables in a chain, the first of them fed by two sources."""
 EVERY = """
 delta_live_store:
   - {entity_id: one, source: DIR/one.db, source_format: sqlite, destination: bronze.orders, source_schema: "id BIGINT, k STRING, v BIGINT", lakehouse: {feed: one}}
@@ -38,6 +47,7 @@ delta_live_store:
   - {entity_id: cursor, source: DIR/keyed.db, source_format: sqlite, destination: bronze.keyed, read_options: {sqlite.cursor: at}}
   - {entity_id: found, source: DIR/found, source_format: cloudFiles, destination: bronze.found, read_options: {cloudFiles.format: csv, header: "true"}, source_schema: "k STRING, day DATE, n INT"}
   - {entity_id: wider, source: DIR/wider, source_format: cloudFiles, destination: bronze.wider, read_options: {cloudFiles.format: json}}
+  - {entity_id: rescued, source: DIR/wider, source_format: cloudFiles, destination: bronze.rescued, read_options: {cloudFiles.format: json}, source_schema: k STRING, lakehouse: {evolution: rescue}}
   - {entity_id: whole, source: DIR/whole, source_format: csv, destination: bronze.whole, read_options: {header: "true"}, source_schema: "k STRING, name STRING"}
   - {entity_id: columns, source: DIR/columns, source_format: parquet, destination: bronze.columns}
   - {entity_id: memory, source: memory, source_format: json, destination: bronze.memory, source_schema: "k STRING, x DOUBLE"}

@@ -15,10 +15,10 @@ from lakehouse_assets.prove.points import WRITES, Points, WatchedEngine, watched
 from lakehouse_assets_tests.tables.lab import Lab
 
 PASSED = {
-    "of", "find", "read", "changes", "from_arrow", "query", "schema", "held", "batches", "rows", "vacuum", "close",
+    "of", "find", "read", "changes", "from_arrow", "query", "schema", "held", "batches", "rows", "close",
     "refuse_writers", "appender", "name", "reads_features", "shares_object_stores",
 }  # fmt: skip
-"""What of an engine is no write, or is watched in another way: an appender's commit, a vacuum that changes no table."""
+"""What of an engine is no write, or is watched in another way: an appender's commit."""
 YAML = """
 delta_live_store:
   - {entity_id: b, source: one, source_format: sqlite, destination: bronze.t, source_schema: "k STRING"}

@@ -19,18 +19,10 @@ from lakehouse_assets.prove.compare import difference
 from lakehouse_assets.prove.nursery import Nursery
 from lakehouse_assets.prove.proof import ROUNDS, Prover, how
 from lakehouse_assets.tables.refresh import refresh
-from lakehouse_assets_tests.prove.lab import EVERY, furnish, prover
+from lakehouse_assets_tests.prove.lab import CHAIN, orders, prover
 from lakehouse_assets_tests.tables.lab import Lab
 
 WRITERS = 3
-YAML = """
-delta_live_store:
-  - {entity_id: a, source: one, source_format: sqlite, destination: bronze.t, source_schema: "k STRING, v STRING", lakehouse: {feed: one}}
-  - {entity_id: b, source: two, source_format: sqlite, destination: bronze.t, source_schema: "k STRING, v STRING", lakehouse: {feed: two}}
-  - {entity_id: s, source: bronze.t, source_format: dlt, destination: silver.t, select_expr: [k, CAST(v AS INT) AS v], is_quarantined: true, expectations: {expect_all: {positive: v > 0}}}
-  - {entity_id: q, source: "SELECT k, count(*) AS n, sum(v) AS s FROM silver.t GROUP BY k", source_format: sql, destination: gold.q, primary_keys: [k], lakehouse: {refresh_key: [k]}}
-  - {entity_id: f, source: "SELECT max(n) AS most FROM gold.q", source_format: sql, destination: gold.f}
-"""
 TABLES = ("bronze.t", "silver.t", "silver.t_quarantine", "gold.q", "gold.f")
 
 
@@ -49,8 +41,9 @@ def at_once(call: Callable[[int], Any]) -> list[Any]:
 @pytest.mark.slow
 def test_processes_that_run_everything_at_once(tmp_path: Path) -> None:
     """§5.4: processes run all tables of a lake at the same time, round after round: the tables are those of one."""
-    furnish(tmp_path)
-    with prover(tmp_path, EVERY, rounds=ROUNDS[:2]) as it, ExitStack() as opened:
+    orders(tmp_path / "one.db", 30)
+    orders(tmp_path / "two.db", 21, first=100)
+    with prover(tmp_path, CHAIN, rounds=ROUNDS[:2]) as it, ExitStack() as opened:
         it.points()
         nurseries = [opened.enter_context(Nursery("embedded", it.proof.environ)) for _ in range(WRITERS)]
         for round_ in it.proof.rounds:
@@ -73,8 +66,8 @@ def told(it: Prover, clean: str, found: str) -> str | None:
 
 def test_threads_that_run_everything_at_once(tmp_path: Path) -> None:
     """§5.4: threads with one engine run all tables at the same time while rows arrive: the tables are those of one."""
-    it, clean = Lab(tmp_path / "shared", YAML), Lab(tmp_path / "clean", YAML)
-    rows = [{"k": "abc"[n % 3], "v": "x" if n % 5 == 4 else str(n - 3)} for n in range(12)]
+    it, clean = Lab(tmp_path / "shared", CHAIN), Lab(tmp_path / "clean", CHAIN)
+    rows = [{"id": n, "k": "abc"[n % 3], "v": "x" if n % 5 == 4 else str(n * 20)} for n in range(12)]
 
     def run(_: int) -> None:
         with suppress(TransientError):  # it gave up after several tries; the last run below makes up for it
@@ -82,8 +75,8 @@ def test_threads_that_run_everything_at_once(tmp_path: Path) -> None:
 
     for part in range(3):
         for lab in (it, clean):
-            lab.feed("one", rows[part * 4 : part * 4 + 4])
-            lab.feed("two", rows[part * 2 : part * 2 + 2])
+            lab.feed("DIR/one.db", rows[part * 4 : part * 4 + 4])
+            lab.feed("DIR/two.db", rows[part * 2 : part * 2 + 2])
         at_once(run)
     it.run()
     clean.run()
@@ -93,9 +86,9 @@ def test_threads_that_run_everything_at_once(tmp_path: Path) -> None:
 
 def test_threads_with_engines_of_their_own(tmp_path: Path) -> None:
     """§5.4: the same where every thread has an engine of its own."""
-    it = Lab(tmp_path / "lake", YAML)
+    it = Lab(tmp_path / "lake", CHAIN)
     works = [replace(it.work, engine=EmbeddedEngine(Storage())) for _ in range(WRITERS)]
-    it.feed("one", [{"k": "a", "v": "1"}, {"k": "b", "v": "x"}])
+    it.feed("DIR/one.db", [{"id": 1, "k": "a", "v": "1"}, {"id": 2, "k": "b", "v": "x"}])
 
     def run(index: int) -> None:
         with suppress(TransientError):  # as above

@@ -21,8 +21,13 @@ class Wire:
     proxy: RemoteProxy
     bucket: Bucket
 
+    def trying(self, **options: str) -> Bucket:
+        """The bucket for clients that try as often as is usual, or as `options` say."""
+        usual = {name: value for name, value in self.bucket.options.items() if name != "max_retries"}
+        return Bucket(self.bucket.root, usual | options)
 
-@pytest.fixture(params=list(ENDPOINTS))
+
+@pytest.fixture(params=["s3", pytest.param("azure", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest) -> Bucket:
     """A fresh bucket of each kind of store."""
     return request.getfixturevalue(request.param)

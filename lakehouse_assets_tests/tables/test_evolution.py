@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 
 from lakehouse_assets.errors import SchemaDrift
+from lakehouse_assets_tests.tables.lab import Lab
 from lakehouse_assets_tests.tables.shifting import Shifting
 
 I32, I64, F64, TEXT = pa.int32(), pa.int64(), pa.float64(), pa.string()
@@ -17,7 +18,7 @@ BOTH_WAYS = pytest.mark.parametrize("bronze", ["", RULES], ids=["streamed", "jud
 def made(tmp_path, mode=None, bronze="", **types):
     """A bronze table with the row (1, …) and these columns."""
     it = Shifting(tmp_path, mode, bronze)
-    it.feed([{"id": 1, **{name: None for name in types}}], id=I64, **types)
+    it.feed([{"id": 1, **dict.fromkeys(types)}], id=I64, **types)
     it.run()
     return it
 
@@ -171,6 +172,22 @@ def test_a_rebuild_thaws_a_frozen_table(tmp_path):
         it.run()
 
 
+def test_a_rebuild_thaws_every_feed(tmp_path):
+    """A rebuild of a frozen table with several feeds takes the new columns of all of them."""
+    yaml = """
+delta_live_store:
+  - {entity_id: a, source: one, source_format: sqlite, destination: bronze.t, lakehouse: {feed: a, evolution: freeze}}
+  - {entity_id: b, source: two, source_format: sqlite, destination: bronze.t, lakehouse: {feed: b, evolution: freeze}}
+"""
+    it = Lab(tmp_path / "lake", yaml)
+    for name in ("one", "two"):
+        it.streams[name] = [pa.RecordBatch.from_pylist([{"id": 1}])]
+    it.run()
+    it.streams["two"][:] = [pa.RecordBatch.from_pylist([{"id": 1, "w": 2.5}])]
+    it.run(rebuild=True)
+    assert it.rows("bronze.t", "id", "w", "_source") == [(1, 2.5, "two"), (1, None, "one")]
+
+
 def test_a_frozen_table_looks_at_what_is_selected(tmp_path):
     """`freeze` judges the table's columns: a source column that `select_expr` leaves out does not matter."""
     it = made(tmp_path, "freeze", "select_expr: [id, upper(v) AS v]", v=TEXT)
@@ -185,7 +202,7 @@ def test_a_frozen_table_looks_at_what_is_selected(tmp_path):
 def silver(tmp_path, mode=None, fields="", **types):
     """A silver table with the row (1, …) and these columns."""
     it = Shifting(tmp_path, mode, "", fields)
-    it.feed([{"id": 1, **{name: None for name in types}}], id=I64, **types)
+    it.feed([{"id": 1, **dict.fromkeys(types)}], id=I64, **types)
     it.run()
     return it
 
@@ -262,3 +279,13 @@ def test_a_frozen_conformed_table_refuses_a_new_column(tmp_path):
     it.declare("freeze", silver="select_expr: [id]")
     it.run()
     assert it.rows("silver.t", "id") == [(1,), (2,)]
+
+
+def test_a_quarantine_takes_rows_as_received_whatever_they_were_before(tmp_path):
+    """A column that the table casts may change its type upstream: the quarantine's rows as received change with it."""
+    it = silver(tmp_path, None, f"is_quarantined: true, select_expr: [id, CAST(v AS BIGINT) AS v], {RULES}", v=I32)
+    it.feed([{"id": 2, "v": "7"}, {"id": -2, "v": "8"}], id=I64, v=TEXT)
+    it.run("bronze.t", rebuild=True)
+    it.run("silver.t")
+    assert it.rows("silver.t", "id", "v") == [(2, 7)]
+    assert [row["v"] for i, row in it.rows("silver.t_quarantine", "id", "_upstream") if i == -2] == ["8"]

@@ -35,7 +35,7 @@ def rescued(rows):
 def landed(tmp_path, bronze="", **types):
     """A bronze table in mode `rescue` with the row (1, …) and these columns."""
     it = Shifting(tmp_path, "rescue", bronze)
-    it.feed([{"id": 1, **{name: None for name in types}}], id=I64, **types)
+    it.feed([{"id": 1, **dict.fromkeys(types)}], id=I64, **types)
     it.run()
     return it
 
@@ -234,6 +234,16 @@ def test_files_that_gain_a_column_without_a_declared_schema(tmp_path):
     ]
 
 
+def test_a_field_that_no_column_can_be_named_after_is_refused(tmp_path):
+    """A field that cannot be read is an error with a way out, never left out in silence."""
+    it, drop = files(tmp_path, "csv", "source_schema: id BIGINT", ', header: "true"')
+    (drop / "a.csv").write_text("id,max temp\n1,2\n")
+    with pytest.raises(TypeRefused, match=r"bronze.c: a field beyond source_schema cannot be rescued") as error:
+        it.run()
+    assert "then it is left out" in str(error.value)
+    assert not it.exists("bronze.c")
+
+
 def test_csv_by_place_has_no_further_fields(tmp_path):
     """Without a header fields have no names: a row with more of them is malformed, as ever."""
     it, drop = files(tmp_path, "csv", 'source_schema: "id BIGINT, v BIGINT"')
@@ -261,7 +271,7 @@ def test_a_file_read_whole_is_rescued_again_when_it_changes(tmp_path):
 def silver(tmp_path, fields="", mode="rescue", **types):
     """A silver table in mode `rescue` over a bronze stream with these columns."""
     it = Shifting(tmp_path, mode, "", fields)
-    it.feed([{"id": 1, **{name: None for name in types}}], id=I64, **types)
+    it.feed([{"id": 1, **dict.fromkeys(types)}], id=I64, **types)
     it.run()
     return it
 
@@ -287,6 +297,22 @@ def test_a_cast_over_several_columns_rescues_all_of_them(tmp_path):
     it.feed([{"id": 2, "v": "1", "w": "b"}], id=I64, v=TEXT, w=TEXT)
     it.run()
     assert rescued(it.rows("silver.t", "id", "n", "_rescued_data"))[1] == (2, None, {"n": {"v": "1", "w": "b"}})
+
+
+def test_a_cast_of_a_field_rescues_the_struct(tmp_path):
+    """What an item reads is told by its columns: of a field the whole struct is kept, as JSON text."""
+    it = silver(tmp_path, "select_expr: [id, CAST(at.x AS INT) AS n]", at=pa.struct([("x", TEXT)]))
+    it.feed([{"id": 2, "at": {"x": "b"}}], id=I64, at=pa.struct([("x", TEXT)]))
+    it.run()
+    assert rescued(it.rows("silver.t", "id", "n", "_rescued_data"))[1] == (2, None, {"n": '{"x":"b"}'})
+
+
+def test_rows_that_do_not_say_where_they_came_from_name_the_table(tmp_path):
+    """Where the upstream table has no `_source` and `_position`, `_source` is that table."""
+    it = Shifting(tmp_path, "rescue", "select_expr: [id, v]", "select_expr: [id, CAST(v AS INT) AS n]")
+    it.feed([{"id": 2, "v": "x"}], id=I64, v=TEXT)
+    it.run()
+    assert it.rows("silver.t", "_rescued_data") == [('{"n":"x","_source":"bronze.t"}',)]
 
 
 def test_rules_still_judge_after_a_rescued_cast(tmp_path):
@@ -348,8 +374,7 @@ delta_live_store:
 
 
 def dropped(root, judged, mode="rescue"):
-    """A lake whose first file is landed, and whose second one waits: values that do not fit, an unknown field, half a
-    row."""
+    """A lake whose second file waits: values that do not fit, an unknown field, half a row."""
     (root / "drop").mkdir(parents=True)
     it = rescue_crash.lake(root, judged, mode)
     (root / "drop" / "a.csv").write_text("id,v\n1,1\n")

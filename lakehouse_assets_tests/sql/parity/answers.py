@@ -12,16 +12,21 @@ import datetime as dt
 import json
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from lakehouse_assets.engines.spark_session import Local, open_session
 from lakehouse_assets.sql import types
 from lakehouse_assets.sql.dialect import to_spark
 from lakehouse_assets_tests.sql.parity.tables import RUN_DATE, tables
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 HERE = Path(__file__).parent
 PARAMS = {"run_date": RUN_DATE}
@@ -92,31 +97,25 @@ def same(left: Any, right: Any, close: bool) -> bool:
     return bool(left == right)
 
 
-def ask_spark() -> None:
-    """Run every case on Spark and write `spark.jsonl`."""
-    from pyspark.sql import SparkSession
-
-    builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
-    for name, value in {
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.sql.shuffle.partitions": "2",
-        "spark.sql.session.timeZone": "UTC",
-    }.items():
-        builder = builder.config(name, value)
-    spark = builder.getOrCreate()
+def asked(spark: SparkSession) -> Iterator[tuple[Case, dict[str, Any]]]:
+    """Every case, and what Spark answers to it now."""
     data = tables()
     for name, table in data.items():
         spark.createDataFrame(table).createOrReplaceTempView(name)
     schemas = {name: table.schema for name, table in data.items()}
+    for case in cases():
+        try:
+            yield case, describe(spark.sql(to_spark(case.sql, schemas, params=PARAMS)).toArrow())
+        except Exception as error:
+            yield case, {"raises": str(error).split("]")[0].lstrip("[").split("\n")[0][:80]}
+
+
+def main() -> None:
+    """Run every case on Spark and write `spark.jsonl`."""
     with (HERE / "spark.jsonl").open("w", encoding="utf-8") as stream:
-        for case in cases():
-            try:
-                answer = describe(spark.sql(to_spark(case.sql, schemas, params=PARAMS)).toArrow())
-            except Exception as error:
-                answer = {"raises": str(error).split("]")[0].lstrip("[").split("\n")[0][:80]}
+        for case, answer in asked(open_session(Local())):
             stream.write(json.dumps({"case": case.text, **answer}, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
-    ask_spark()
+    main()
