@@ -92,12 +92,10 @@ class Engine(ABC):
     Class attributes:
         name: `embedded` or `spark`; recorded in the plans.
         reads_features: Delta features that this engine reads and writes although `embedded` does not.
-        shares_object_stores: whether its commits exclude those of the other engine on an object store.
     """
 
     name: ClassVar[str]
     reads_features: ClassVar[frozenset[str]] = frozenset()
-    shares_object_stores: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod

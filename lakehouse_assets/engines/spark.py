@@ -21,32 +21,32 @@ import pyarrow as pa
 from lakehouse_assets.engines.base import OPERATION, Appender, Changes, Engine, Handle, Relation
 from lakehouse_assets.engines.duckdb_types import canonical, check_readable
 from lakehouse_assets.engines.partitions import Quotes, partitions_predicate
+from lakehouse_assets.engines.spark_appender import SparkAppender
 from lakehouse_assets.engines.spark_frames import (
     BATCH_ROWS,
     Input,
     SparkRelation,
     Spool,
-    StagedFile,
     Staging,
-    ident,
-    literal,
+    fitted,
+    nullable,
     parquet,
+    rows_of_files,
     stream,
     struct,
 )
-from lakehouse_assets.engines.spark_session import Local, open_session, spark_faults
+from lakehouse_assets.engines.spark_session import REPOSITORY_JARS, Local, jvm_memory, open_session, spark_faults
+from lakehouse_assets.engines.spark_sql import at, create, ident, literal, merge_into
 from lakehouse_assets.engines.spark_types import schema_of
-from lakehouse_assets.errors import ConcurrentWriter, LakeError, SettingsError
+from lakehouse_assets.errors import ConcurrentWriter, LakeError
 from lakehouse_assets.lake import log
-from lakehouse_assets.lake.delta import DEFAULTS, DeltaTable, check_properties, find_table, open_table
+from lakehouse_assets.lake.delta import DeltaTable, check_properties, find_table, open_table
 from lakehouse_assets.lake.log import MARK
 from lakehouse_assets.lake.schemas import (
-    NO_PARTITION_VALUE,
     check_columns,
     check_spec,
     compare,
     conform,
-    fit,
     plain,
     with_columns,
 )
@@ -55,7 +55,6 @@ from lakehouse_assets.lake.streams import Watched
 from lakehouse_assets.lake.values import Commit, DataFile, Number, TableSpec
 from lakehouse_assets.settings import Settings
 from lakehouse_assets.sql import dialect
-from lakehouse_assets.sql.types import spark_type
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -80,8 +79,8 @@ class SparkEngine(Engine):
     @classmethod
     def of(cls, settings: Settings, storage: Storage) -> SparkEngine:
         temp = str(settings.temp_directory) if settings.temp_directory else None
-        jars = {"jars": settings.spark_jars} if settings.spark_jars else {}
-        return cls(storage, Local(_jvm_memory(settings.memory_limit), settings.threads, temp_directory=temp, **jars))
+        jars = settings.spark_jars or REPOSITORY_JARS
+        return cls(storage, Local(jvm_memory(settings.memory_limit), settings.threads, jars, temp))
 
     @property
     def spark(self) -> SparkSession:
@@ -106,7 +105,7 @@ class SparkEngine(Engine):
             check_writable(uri)
         try:
             with self._told({_METADATA: json.dumps({MARK: "create"})}), spark_faults("CREATE TABLE", uri):
-                self.spark.sql(_create(uri, spec))
+                self.spark.sql(create(uri, spec))
         except ConcurrentWriter:
             return open_table(uri, self._storage)
         return open_table(uri, self._storage)
@@ -124,13 +123,13 @@ class SparkEngine(Engine):
         def make(staging: Staging) -> DataFrame:
             return staging.spark.read.format("delta").option("versionAsOf", handle.version).load(handle.uri)
 
-        return SparkRelation(make, _nullable(handle.schema))
+        return SparkRelation(make, nullable(handle.schema))
 
     def changes(self, handle: Handle, start: int) -> Changes:
         table = cast(DeltaTable, handle)
         moved = table.changes(start)
         if moved.kind == "append":
-            return Changes("append", self._files(table, moved.files))
+            return Changes("append", self._added(table, moved.files))
         if moved.kind == "images":
             first, last = moved.commits[0][0], moved.commits[-1][0]
 
@@ -140,37 +139,13 @@ class SparkEngine(Engine):
                 return found.select(*(ident(n) for n in (*table.schema.names, "_change_type", "_commit_version")))
 
             added = [pa.field("_change_type", pa.string()), pa.field("_commit_version", pa.int64())]
-            return Changes("images", SparkRelation(make, pa.schema([*_nullable(table.schema), *added])))
+            return Changes("images", SparkRelation(make, pa.schema([*nullable(table.schema), *added])))
         return Changes(moved.kind)
 
-    def _files(self, table: DeltaTable, files: Sequence[DataFile]) -> SparkRelation:
-        """The rows of some of a table's files, with the partition values that the log gives them."""
-        from pyspark.sql import functions as F  # noqa: N812
-
-        schema = _nullable(table.schema)
+    def _added(self, table: DeltaTable, files: Sequence[DataFile]) -> SparkRelation:
         if not files:
-            return self.from_arrow(schema.empty_table())
-        stored = pa.schema([f for f in schema if f.name not in table.partition_by])
-
-        def make(staging: Staging) -> DataFrame:
-            rows = parquet(staging.spark, [file.path for file in files], stored)
-            if not table.partition_by:
-                return rows
-            texts = [
-                (f.path.rsplit("/", 1)[1], *(f.partition_values.get(p) for p in table.partition_by)) for f in files
-            ]
-            names = [f"p{index}" for index in range(len(table.partition_by))]
-            values = staging.spark.createDataFrame(texts, ", ".join(f"{n} STRING" for n in ("f", *names)))
-            joined = rows.withColumn(_FILE, F.col("_metadata.file_name")).join(
-                F.broadcast(values), F.col(_FILE) == F.col("f")
-            )
-            typed = {
-                p: F.col(n).cast(spark_type(schema.field(p).type)).alias(p)
-                for p, n in zip(table.partition_by, names, strict=True)
-            }
-            return joined.select(*(typed.get(f.name, F.col(ident(f.name))) for f in schema))
-
-        return SparkRelation(make, schema)
+            return self.from_arrow(nullable(table.schema).empty_table())
+        return SparkRelation(lambda staging: rows_of_files(staging.spark, table, files), nullable(table.schema))
 
     # relations
 
@@ -266,7 +241,7 @@ class SparkEngine(Engine):
 
     def _append(self, handle: Handle, relation: Relation | None, number: Number) -> Commit:
         if relation is None:
-            relation = self.from_arrow(_nullable(handle.schema).empty_table())
+            relation = self.from_arrow(nullable(handle.schema).empty_table())
         return self._write(handle, relation, number, lambda writer: writer.mode("append"))
 
     def _replace(
@@ -301,7 +276,7 @@ class SparkEngine(Engine):
 
         def write(mark: str) -> None:
             with self._frame(relation, handle.uri) as frame:
-                writer = self._writer(_fitted(frame, columns, handle.partition_by), mark, number)
+                writer = self._writer(fitted(frame, columns, handle.partition_by), mark, number)
                 how(writer).save(handle.uri)
 
         return self._once(handle, number, write)
@@ -313,9 +288,9 @@ class SparkEngine(Engine):
         def write(mark: str) -> None:
             with self._frame(relation, handle.uri) as frame, Staging(self.spark, self._spool) as staging:
                 source = self._name("merge")
-                staging.view(source, _fitted(frame, columns, handle.partition_by))
+                staging.view(source, fitted(frame, columns, handle.partition_by))
                 with self._told({_APP: number.app_id, _VERSION: str(number.value), _METADATA: mark}):
-                    self.spark.sql(_merge_into(handle, source, keys))
+                    self.spark.sql(merge_into(handle, source, keys))
 
         return self._once(handle, number, write)
 
@@ -378,7 +353,7 @@ class SparkEngine(Engine):
         sizes = {_MAX: str(target_bytes), _MIN: str(target_bytes // 2)}
         mark = json.dumps({MARK: number.plan or number.app_id, "write": uuid.uuid4().hex})
         with self._told({_METADATA: mark, **sizes}), spark_faults("OPTIMIZE", handle.uri):
-            self.spark.sql(f"OPTIMIZE {_at(handle.uri)}").collect()
+            self.spark.sql(f"OPTIMIZE {at(handle.uri)}").collect()
         after = open_table(handle.uri, self._storage)
         for version, commit in after.commits(before.version, after.version):
             if log.info(commit).get("userMetadata") == mark:
@@ -390,7 +365,7 @@ class SparkEngine(Engine):
             "spark.databricks.delta.retentionDurationCheck.enabled": "false",
             "spark.databricks.delta.vacuum.logging.enabled": "false",
         }
-        command = f"VACUUM {_at(handle.uri)} RETAIN {retention_hours} HOURS"
+        command = f"VACUUM {at(handle.uri)} RETAIN {retention_hours} HOURS"
         with self._told(told), spark_faults("VACUUM", handle.uri):
             gone = [row[0] for row in self.spark.sql(f"{command} DRY RUN").collect()]
             if gone:
@@ -406,100 +381,10 @@ class SparkEngine(Engine):
         return f"lakehouse_{self._id}_{kind}_{next(self._names)}"
 
 
-class SparkAppender(Appender):
-    """Batches in a file beside Spark, which appends them when they are committed."""
-
-    def __init__(self, engine: SparkEngine, handle: Handle, path: str) -> None:
-        self._engine, self._handle, self._path = engine, handle, path
-        self._columns = _nullable(handle.schema)
-        self._file: StagedFile | None = None
-
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Take a batch whose columns are the table's."""
-        fitted = fit(batch, self._handle.schema, self._handle.partition_by, self._handle.uri)
-        if fitted.num_rows:
-            self._file = self._file or StagedFile(self._path, self._columns)
-            self._file.write(fitted.cast(self._columns))
-
-    def commit(self, number: Number) -> Commit:
-        """Append what was taken, in one commit that carries `number`."""
-        relation = None
-        if self._file is not None:
-            self._file.close()
-            relation = SparkRelation(lambda s: parquet(s.spark, self._path, self._columns), self._columns)
-        try:
-            return self._engine.append(self._handle, relation, number)
-        finally:
-            self.discard()
-
-    def discard(self) -> None:
-        """Delete the file."""
-        if self._file is not None:
-            self._file.delete()
-            self._file = None
-
-
 _APP, _VERSION = "spark.databricks.delta.write.txnAppId", "spark.databricks.delta.write.txnVersion"
 _METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 _MAX, _MIN = "spark.databricks.delta.optimize.maxFileSize", "spark.databricks.delta.optimize.minFileSize"
-_FILE = "__lakehouse_file"
 _opening, _telling = threading.RLock(), threading.RLock()
-
-
-def _at(uri: str) -> str:
-    return f"delta.{ident(uri)}"
-
-
-def _create(uri: str, spec: TableSpec) -> str:
-    """The command that makes an empty table."""
-    properties = DEFAULTS | dict(spec.properties)
-    columns = ", ".join(_column(field) for field in plain(spec.schema))
-    text = f"CREATE TABLE IF NOT EXISTS {_at(uri)} ({columns}) USING delta"
-    if spec.partition_by:
-        text += f" PARTITIONED BY ({', '.join(map(ident, spec.partition_by))})"
-    elif spec.cluster_by:
-        text += f" CLUSTER BY ({', '.join(map(ident, spec.cluster_by))})"
-    text += f" COMMENT {literal(spec.comment)}" if spec.comment else ""
-    return text + f" TBLPROPERTIES ({', '.join(f'{literal(k)} = {literal(v)}' for k, v in properties.items())})"
-
-
-def _column(field: pa.Field) -> str:
-    comment = (field.metadata or {}).get(b"comment")
-    text = f"{ident(field.name)} {spark_type(field.type)}" + ("" if field.nullable else " NOT NULL")
-    return text + (f" COMMENT {literal(comment.decode())}" if comment else "")
-
-
-def _merge_into(handle: Handle, source: str, keys: Sequence[str]) -> str:
-    """The command that upserts and deletes by key."""
-    on = " AND ".join(f"t.{ident(key)} <=> s.{ident(key)}" for key in keys)
-    names = [ident(name) for name in handle.schema.names]
-    updated = ", ".join(f"t.{name} = s.{name}" for name in names)
-    inserted = ", ".join(f"s.{name}" for name in names)
-    return (
-        f"MERGE INTO {_at(handle.uri)} AS t USING {ident(source)} AS s ON {on} "
-        f"WHEN MATCHED AND s.{OPERATION} = 'd' THEN DELETE "
-        f"WHEN MATCHED AND s.{OPERATION} = 'u' THEN UPDATE SET {updated} "
-        f"WHEN NOT MATCHED AND s.{OPERATION} = 'u' THEN INSERT ({', '.join(names)}) VALUES ({inserted})"
-    )
-
-
-def _fitted(frame: DataFrame, columns: pa.Schema, partition_by: Sequence[str]) -> DataFrame:
-    """The frame in the order of the table's columns, with their comments; it fails on partition texts read as NULL."""
-    from pyspark.sql import functions as F  # noqa: N812
-
-    chosen = []
-    for field in columns:
-        column = F.col(ident(field.name))
-        if field.name in partition_by and pa.types.is_string(field.type):
-            fault = F.raise_error(F.lit(f"lakehouse: empty partition text in {field.name}")).cast("string")
-            column = F.when(column.isin(*NO_PARTITION_VALUE), fault).otherwise(column)
-        comment = (field.metadata or {}).get(b"comment")
-        chosen.append(column.alias(field.name, metadata={"comment": comment.decode()} if comment else {}))
-    return frame.select(*chosen)
-
-
-def _nullable(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([pa.field(f.name, f.type) for f in schema])
 
 
 def _raced(uri: str) -> ConcurrentWriter:
@@ -507,17 +392,3 @@ def _raced(uri: str) -> ConcurrentWriter:
         f"another process committed to {uri} first; nothing of this write was kept",
         fix="run again: the same batch is taken up from its plan",
     )
-
-
-def _jvm_memory(limit: str) -> str:
-    """A memory limit in the JVM's spelling: "2GB" is "2048m".
-
-    Raises:
-        SettingsError: it is none.
-    """
-    import re
-
-    units = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-    if not (match := re.fullmatch(r"\s*([\d.]+)\s*([KMGT]?)I?B?\s*", limit, re.IGNORECASE)):
-        raise SettingsError("LAKEHOUSE_MEMORY_LIMIT is not legal", value=limit, fix="give it as 2GB or 500MB")
-    return f"{max(512, int(float(match[1]) * units[match[2].upper()]) >> 20)}m"

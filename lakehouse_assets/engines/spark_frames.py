@@ -10,7 +10,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -18,11 +18,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pyarrow as pa
 
 from lakehouse_assets.engines.base import Relation
+from lakehouse_assets.engines.spark_sql import ident
 from lakehouse_assets.engines.spark_types import struct_of
 from lakehouse_assets.errors import LakeError, SettingsError
-from lakehouse_assets.lake.schemas import conform
+from lakehouse_assets.lake.schemas import NO_PARTITION_VALUE, conform
 from lakehouse_assets.lake.storage import store_faults
 from lakehouse_assets.lake.streams import Watched, gathered
+from lakehouse_assets.lake.table import TableAt
+from lakehouse_assets.lake.values import DataFile
+from lakehouse_assets.sql.types import spark_type
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -31,6 +35,8 @@ BATCH_ROWS = 100_000
 """Rows of a record batch that leaves the engine."""
 GROUP_ROWS = 500_000
 """Rows of a row group of a staged file."""
+
+_FILE = "__lakehouse_file"
 
 Input: TypeAlias = "pa.Table | Watched"
 """Arrow data that Spark reads from a staged file."""
@@ -185,11 +191,39 @@ def stream(path: str, columns: pa.Schema) -> Iterator[pa.RecordBatch]:
             yield conform(batch, columns)
 
 
-def ident(name: str) -> str:
-    """An identifier of Spark SQL."""
-    return "`" + name.replace("`", "``") + "`"
+def rows_of_files(spark: SparkSession, table: TableAt, files: Sequence[DataFile]) -> DataFrame:
+    """The rows of some of a table's files (at least one), with the partition values that the log gives them."""
+    from pyspark.sql import functions as F  # noqa: N812
+
+    schema, by = nullable(table.schema), table.partition_by
+    stored = pa.schema([f for f in schema if f.name not in by])
+    rows = parquet(spark, [file.path for file in files], stored)
+    if not by:
+        return rows
+    texts = [(f.path.rsplit("/", 1)[1], *(f.partition_values.get(p) for p in by)) for f in files]
+    names = [f"p{index}" for index in range(len(by))]
+    values = spark.createDataFrame(texts, ", ".join(f"{name} STRING" for name in ("f", *names)))
+    named = rows.withColumn(_FILE, F.col("_metadata.file_name"))
+    joined = named.join(F.broadcast(values), F.col(_FILE) == F.col("f"))
+    typed = {p: F.col(name).cast(spark_type(schema.field(p).type)).alias(p) for p, name in zip(by, names, strict=True)}
+    return joined.select(*(typed.get(f.name, F.col(ident(f.name))) for f in schema))
 
 
-def literal(text: str) -> str:
-    """A text of Spark SQL."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"
+def fitted(frame: DataFrame, columns: pa.Schema, partition_by: Sequence[str]) -> DataFrame:
+    """The frame in the order of the table's columns, with their comments; it fails on partition texts read as NULL."""
+    from pyspark.sql import functions as F  # noqa: N812
+
+    chosen = []
+    for item in columns:
+        column = F.col(ident(item.name))
+        if item.name in partition_by and pa.types.is_string(item.type):
+            fault = F.raise_error(F.lit(f"lakehouse: empty partition text in {item.name}")).cast("string")
+            column = F.when(column.isin(*NO_PARTITION_VALUE), fault).otherwise(column)
+        comment = (item.metadata or {}).get(b"comment")
+        chosen.append(column.alias(item.name, metadata={"comment": comment.decode()} if comment else {}))
+    return frame.select(*chosen)
+
+
+def nullable(schema: pa.Schema) -> pa.Schema:
+    """The same columns, each of which may hold NULL: what Spark reads from files."""
+    return pa.schema([pa.field(f.name, f.type) for f in schema])

@@ -26,6 +26,7 @@ from lakehouse_assets.errors import (
     LakehouseError,
     NotRunnable,
     SchemaDrift,
+    SettingsError,
     SqlError,
     StoreFailed,
     TypeRefused,
@@ -250,3 +251,15 @@ _FAULTS = (
         lambda _, line: StoreFailed(f"Spark or its store did not answer: {line}", fix="run again"),
     ),
 )  # fmt: skip
+
+
+def jvm_memory(limit: str) -> str:
+    """A memory limit in the JVM's spelling: "2GB" is "2048m".
+
+    Raises:
+        SettingsError: it is none.
+    """
+    units = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+    if not (match := re.fullmatch(r"\s*([\d.]+)\s*([KMGT]?)I?B?\s*", limit, re.IGNORECASE)):
+        raise SettingsError("LAKEHOUSE_MEMORY_LIMIT is not legal", value=limit, fix="give it as 2GB or 500MB")
+    return f"{max(512, int(float(match[1]) * units[match[2].upper()]) >> 20)}m"

@@ -175,7 +175,9 @@ _ANY: Mapping[str, _Honoured | _Inert] = {
     "ignoreMissingFiles": _Inert("false", "leave it out: a file that vanishes while it is read is an error"),
     "modifiedBefore": _Inert(instead="choose the files with pathGlobFilter or a glob in source"),
     "modifiedAfter": _Inert(instead="choose the files with pathGlobFilter or a glob in source"),
-    "rescuedDataColumn": _Inert(instead="say `lakehouse: {evolution: rescue}`, or rows that do not fit are quarantined"),
+    "rescuedDataColumn": _Inert(
+        instead="say `lakehouse: {evolution: rescue}`, or rows that do not fit are quarantined"
+    ),
     "readerCaseSensitive": _Inert("true"),
 }
 _TEXT: Mapping[str, _Honoured | _Inert] = {

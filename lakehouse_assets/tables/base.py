@@ -19,7 +19,7 @@ from lakehouse_assets.errors import ConcurrentWriter, FeatureRefused, ForeignTab
 from lakehouse_assets.lake.delta import Commit, TableSpec
 from lakehouse_assets.lake.names import BATCHES, FeedName, Lake
 from lakehouse_assets.lake.plans import Plan, PlanBook
-from lakehouse_assets.lake.storage import Storage
+from lakehouse_assets.lake.storage import Storage, is_local
 from lakehouse_assets.settings import Settings
 from lakehouse_assets.sources.base import Notice, Past, Source, open_source
 
@@ -176,15 +176,18 @@ def upstream(work: Work, table: TableName, version: int | None = None) -> Handle
     return handle
 
 
-def table_properties(entity: Entity, *, change_feed: bool) -> dict[str, str]:
+def table_properties(work: Work, entity: Entity, *, change_feed: bool) -> dict[str, str]:
     """The properties a table of `entity` is created with: whose it is, its keys, its writers, and the user's own.
+
+    On an object store the engine that makes a table is its only writer, unless the entity says otherwise: there the
+    commits of the two engines do not exclude each other.
 
     Raises:
         FeatureRefused: the user's own turn on a feature that the embedded engine would misread.
     """
-    writers = entity.lakehouse.writers or "both"
+    writers = entity.lakehouse.writers or ("both" if is_local(work.lake.root) else work.engine.name)
     refused = [name for name, value in entity.table_properties.items() if name in _SPARK_ONLY and value != "false"]
-    if refused and writers == "both":
+    if refused and writers != "spark":
         raise FeatureRefused(
             f"entity {entity.entity_id!r}: table_properties {', '.join(refused)} make a table that only Spark can read",
             fix="remove them, or say `lakehouse: {writers: spark}`",
@@ -230,12 +233,13 @@ def ensure(work: Work, entity: Entity, table: TableName, schema: pa.Schema, *, c
     handle = work.engine.find(uri)
     if handle is None:
         own = table == entity.table
-        properties = table_properties(entity, change_feed=change_feed) | {"lakehouse.destination": str(table)}
+        properties = table_properties(work, entity, change_feed=change_feed) | {"lakehouse.destination": str(table)}
         spec = TableSpec(
             with_comments(schema, entity.lakehouse.columns),
             tuple(entity.partition_cols) if own else (),
             properties,
             entity.comment if own else f"Rows of {entity.table} that broke a rule, and which",
+            tuple(entity.lakehouse.cluster_by) if own and properties["lakehouse.writers"] == "spark" else (),
         )
         return work.engine.create(uri, spec)
     check_ours(handle, table)

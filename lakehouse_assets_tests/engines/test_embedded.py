@@ -16,7 +16,7 @@ import pytest
 
 from lakehouse_assets.engines.base import open_engine
 from lakehouse_assets.engines.embedded import DuckRelation, EmbeddedEngine
-from lakehouse_assets.errors import ConcurrentWriter, NotRunnable
+from lakehouse_assets.errors import ConcurrentWriter
 from lakehouse_assets.lake.storage import Storage
 from lakehouse_assets.lake.values import Number, TableSpec
 from lakehouse_assets.settings import load_settings
@@ -142,9 +142,3 @@ def test_the_settings_describe_the_engine(tmp_path):
 
 
 V = pa.schema([("v", pa.string())])
-
-
-def test_an_engine_that_this_version_lacks_is_named():
-    """The message lists the engines that there are."""
-    with pytest.raises(NotRunnable, match="legal: embedded"):
-        open_engine(load_settings(engine="spark"), Storage())

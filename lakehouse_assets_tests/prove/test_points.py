@@ -16,7 +16,7 @@ from lakehouse_assets_tests.tables.lab import Lab
 
 PASSED = {
     "of", "find", "read", "changes", "from_arrow", "query", "schema", "held", "batches", "rows", "close",
-    "refuse_writers", "appender", "name", "reads_features", "shares_object_stores",
+    "refuse_writers", "appender", "name", "reads_features",
 }  # fmt: skip
 """What of an engine is no write, or is watched in another way: an appender's commit."""
 YAML = """
@@ -69,7 +69,7 @@ def test_the_engine_stays_the_engine(tmp_path: Path, trail: io.StringIO) -> None
     """Capabilities and reads are the engine's own."""
     inner = EmbeddedEngine(Storage())
     engine = WatchedEngine(inner, Points(str(tmp_path), trail))
-    assert (engine.name, engine.shares_object_stores) == ("embedded", False)
+    assert engine.name == "embedded"
     assert engine.find(f"{tmp_path}/t") is None
     with pytest.raises(AttributeError):
         engine.no_such_thing  # noqa: B018

@@ -19,11 +19,22 @@ from lakehouse_assets.lake.azure import Address, address
 from lakehouse_assets.lake.storage import Storage, is_local, normalize
 from lakehouse_assets.lake.values import TableSpec
 from lakehouse_assets_tests.cli.lab import Machine, readings, write
-from lakehouse_assets_tests.conftest import ACCOUNT, ACCOUNT_KEY
+from lakehouse_assets_tests.conftest import ACCOUNT, ACCOUNT_KEY, need
 from lakehouse_assets_tests.engines.bench import KV, Bench
 
 ROOT = "abfss://lake@account.dfs.core.windows.net"
 RUN = ("bronze.readings", "silver.readings", "silver.readings_quarantine", "gold.thirds")
+
+
+def test_a_tool_that_is_missing_is_named_and_fails_under_ci(monkeypatch):
+    """On a laptop the tests that need it are left out with the remedy; `CI` has to have everything."""
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="Azurite is not on this machine: `make setup-azurite`"):
+        need(False, "Azurite", "`make setup-azurite`")
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="Azurite is needed here: `make setup-azurite`"):
+        need(False, "Azurite", "`make setup-azurite`")
+    need(True, "Azurite", "")
 
 
 def test_an_address_has_three_parts():

@@ -187,6 +187,7 @@ def test_a_commit_that_arrives_after_its_writer_gave_up(wire: Wire) -> None:
             assert_done_once(table, write, Commit(table.version), number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("store", ["s3"], indirect=True)
 def test_a_slow_store_is_waited_for(wire: Wire) -> None:
     """Requests that are held for a second are no failures."""
