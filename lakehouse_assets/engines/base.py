@@ -186,8 +186,12 @@ class Engine(ABC):
         """A stream into the table; its `commit` checks the number as `append` does."""
 
     @abstractmethod
-    def compact(self, handle: Handle, number: Number, target_bytes: int) -> Commit:
-        """Rewrite small files into larger ones; no row changes, a stale handle is refused."""
+    def compact(self, handle: Handle, target_bytes: int) -> Commit:
+        """Rewrite small files into larger ones; no row changes.
+
+        Raises:
+            ConcurrentWriter: somebody committed since the handle was opened.
+        """
 
     @abstractmethod
     def vacuum(self, handle: Handle, retention_hours: int) -> list[str]:

@@ -35,6 +35,7 @@ from lakehouse_assets.errors import (
 )
 from lakehouse_assets.lake import log
 from lakehouse_assets.lake.delta import DeltaTable, create_table, find_table
+from lakehouse_assets.lake.names import MAINTENANCE
 from lakehouse_assets.lake.schemas import compare, conform, fit, plain
 from lakehouse_assets.lake.storage import Storage, first_line, is_local, store_fault
 from lakehouse_assets.lake.streams import ENOUGH_ROWS, Watched
@@ -227,17 +228,17 @@ class EmbeddedEngine(Engine):
 
     # maintenance
 
-    def compact(self, handle: Handle, number: Number, target_bytes: int) -> Commit:
+    def compact(self, handle: Handle, target_bytes: int) -> Commit:
         table = self._table(handle)
         table.refuse_features()
         old = table.scattered(target_bytes)
-        if not old or handle.number(number.app_id) >= number.value:
+        if not old:
             return Commit(table.version, skipped=True)
         stage = StagedAppender(table, target_bytes)
         try:
             for batch in self._stream(self._scan(table, old)):
                 stage.write(batch)
-            return stage.rewrite(old, number)
+            return stage.rewrite(old, Number(MAINTENANCE, table.number(MAINTENANCE) + 1))
         except BaseException:
             stage.discard()
             raise
@@ -358,7 +359,13 @@ def _fault(error: Exception, sql: str) -> LakehouseError:
             fix="raise LAKEHOUSE_MEMORY_LIMIT or free space in LAKEHOUSE_TEMP_DIRECTORY, and run again",
         )
     of_a_store = text.startswith(("OSError", "FileNotFoundError"))  # raised by pyarrow's file system under DuckDB
-    if of_a_store or any(w in text for w in ("IO Error", "HTTP Error")) or isinstance(error.__cause__, OSError):
+    cut_off = "No magic bytes" in text and "://" in text  # the answer about its length was
+    if (
+        of_a_store
+        or cut_off
+        or any(w in text for w in ("IO Error", "HTTP Error"))
+        or isinstance(error.__cause__, OSError)
+    ):
         if any(word in text for word in ("No files found", "No such file", "does not exist", "not found")):
             return FeedExpired(f"a file was vacuumed before it was read: {first_line(error)}", fix=log.REBUILD)
         if of_a_store:

@@ -40,7 +40,7 @@ from lakehouse_assets.engines.spark_sql import at, create, ident, literal, merge
 from lakehouse_assets.engines.spark_types import schema_of
 from lakehouse_assets.errors import ConcurrentWriter, LakeError
 from lakehouse_assets.lake import log
-from lakehouse_assets.lake.delta import DeltaTable, check_properties, find_table, open_table
+from lakehouse_assets.lake.delta import DeltaTable, checked, create_table, find_table, open_table
 from lakehouse_assets.lake.log import MARK
 from lakehouse_assets.lake.schemas import (
     check_columns,
@@ -50,7 +50,7 @@ from lakehouse_assets.lake.schemas import (
     plain,
     with_columns,
 )
-from lakehouse_assets.lake.storage import Storage, check_writable, is_local, normalize
+from lakehouse_assets.lake.storage import Storage
 from lakehouse_assets.lake.streams import Watched
 from lakehouse_assets.lake.values import Commit, DataFile, Number, TableSpec
 from lakehouse_assets.settings import Settings
@@ -96,18 +96,11 @@ class SparkEngine(Engine):
         return find_table(uri, self._storage, version)
 
     def create(self, uri: str, spec: TableSpec) -> DeltaTable:
-        uri = normalize(uri)
-        check_spec(spec.schema, spec.partition_by, uri)
-        check_properties(spec.properties, uri)
-        if (table := self.find(uri)) is not None:
-            return table
-        if is_local(uri):
-            check_writable(uri)
-        try:
-            with self._told({_METADATA: json.dumps({MARK: "create"})}), spark_faults("CREATE TABLE", uri):
-                self.spark.sql(create(uri, spec))
-        except ConcurrentWriter:
-            return open_table(uri, self._storage)
+        if spec.properties.get("lakehouse.writers") != self.name:  # a table of both engines is made as both make it
+            return create_table(uri, self._storage, spec)
+        uri = checked(uri, spec)
+        with self._told({_METADATA: json.dumps({MARK: "create"})}), spark_faults("CREATE TABLE", uri):
+            self.spark.sql(create(uri, spec))
         return open_table(uri, self._storage)
 
     def add_columns(self, handle: Handle, fields: Sequence[pa.Field]) -> DeltaTable:
@@ -346,12 +339,12 @@ class SparkEngine(Engine):
 
     # maintenance
 
-    def compact(self, handle: Handle, number: Number, target_bytes: int) -> Commit:
+    def compact(self, handle: Handle, target_bytes: int) -> Commit:
         before = open_table(handle.uri, self._storage)
         if before.version != handle.version:
             raise _raced(handle.uri)
         sizes = {_MAX: str(target_bytes), _MIN: str(target_bytes // 2)}
-        mark = json.dumps({MARK: number.plan or number.app_id, "write": uuid.uuid4().hex})
+        mark = json.dumps({MARK: "compact", "write": uuid.uuid4().hex})
         with self._told({_METADATA: mark, **sizes}), spark_faults("OPTIMIZE", handle.uri):
             self.spark.sql(f"OPTIMIZE {at(handle.uri)}").collect()
         after = open_table(handle.uri, self._storage)

@@ -33,7 +33,11 @@ CHECKPOINT_INTERVAL = 20
 INDEXED_COLUMNS = 8
 """Columns (the first) of which the log of a table that is made here says what each file holds, unless its entity says
 otherwise: whoever opens the table reads all of that. DuckDB skips by what stands in the files themselves."""
-DEFAULTS = {"delta.checkpointInterval": str(CHECKPOINT_INTERVAL), "delta.enableExpiredLogCleanup": "false"}
+DEFAULTS = {
+    "delta.checkpointInterval": str(CHECKPOINT_INTERVAL),
+    "delta.enableExpiredLogCleanup": "false",
+    "delta.dataSkippingNumIndexedCols": str(INDEXED_COLUMNS),
+}
 """Properties of every table, unless its entity says otherwise."""
 
 
@@ -254,12 +258,7 @@ def create_table(uri: str, storage: Storage, spec: TableSpec) -> DeltaTable:
     """Create an empty table; if another process created it meanwhile, theirs is opened."""
     import deltalake
 
-    uri = normalize(uri)
-    check_spec(spec.schema, spec.partition_by, uri)
-    check_properties(spec.properties, uri)
-    properties = DEFAULTS | {"delta.dataSkippingNumIndexedCols": str(INDEXED_COLUMNS)} | dict(spec.properties)
-    if is_local(uri):
-        check_writable(uri)
+    uri, properties = checked(uri, spec), DEFAULTS | dict(spec.properties)
     try:
         with translated(uri):
             deltalake.DeltaTable.create(
@@ -280,15 +279,26 @@ def create_table(uri: str, storage: Storage, spec: TableSpec) -> DeltaTable:
     return open_table(uri, storage)
 
 
-def check_properties(properties: Mapping[str, str], uri: str) -> None:
-    """Raise `FeatureRefused` for properties with which the numbers, or the rows, could not be relied on."""
-    for name in properties:
+def checked(uri: str, spec: TableSpec) -> str:
+    """Where a table of this kind can be made, in one spelling.
+
+    Raises:
+        TypeRefused: Delta cannot hold its columns, or cannot be partitioned by them.
+        FeatureRefused: with these properties the numbers, or the rows, could not be relied on.
+        RootUnusable: nothing can be written there.
+    """
+    uri = normalize(uri)
+    check_spec(spec.schema, spec.partition_by, uri)
+    for name in spec.properties:
         if name == "delta.setTransactionRetentionDuration":
             raise FeatureRefused(f"{uri}: {name} lets the numbers of the batches expire", fix="leave it out")
         if name.startswith("delta.constraints."):
             raise FeatureRefused(
                 f"{uri}: {name} would not be checked: rows are staged as files", fix="declare it under expectations"
             )
+    if is_local(uri):
+        check_writable(uri)
+    return uri
 
 
 def _append_nothing(table: deltalake.DeltaTable, schema: pa.Schema, number: Number) -> None:

@@ -12,8 +12,8 @@ from lakehouse_assets.lake.storage import Storage, normalize
 
 BATCHES = TableName("control", "batches")
 """The Delta table that holds the plans of a lake."""
-MAINTENANCE = "lakehouse/maintenance/{}"
-"""The id under which compactions of a table are numbered."""
+MAINTENANCE = "lakehouse/maintenance"
+"""The id under which compactions are numbered where their commits need a number."""
 
 
 @dataclass(frozen=True)

@@ -170,9 +170,8 @@ class PlanBook:
         except BaseException:
             stage.discard()
             raise
-        app_id = MAINTENANCE.format(BATCHES)
         try:
-            table.rewrite_files(small, new, Number(app_id, table.number(app_id) + 1))
+            table.rewrite_files(small, new, Number(MAINTENANCE, table.number(MAINTENANCE) + 1))
         except ConcurrentWriter:  # after any other error the commit may be there
             stage.discard()
             raise

@@ -1,9 +1,9 @@
 """A bad network before an object store: a proxy that answers for it, delays, cuts connections, or calls you back.
 
 A stand-in for what happens between a process and a store: requests and answers are passed on as they are, until a
-rule strikes at a counted request. The client should be another process: delta-rs holds the interpreter's lock while it
-waits for some answers, and nobody of this process could answer then. What belongs here: HTTP as bytes, faults of a network. What does not: S3, Azure,
-what a client makes of it.
+rule strikes at a counted request. The client should be another process: delta-rs holds the interpreter's lock while
+it waits for some answers, and nobody of this process could answer then. What belongs here: HTTP as bytes, faults of a
+network. What does not: S3, Azure, what a client makes of it.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ class Fault:
         code: the error code of that answer, as S3 and Azure name it.
         done: whether the store does what it was asked all the same before that answer is given.
         request: the share of the request that reaches the store; less than 1: then both connections are cut.
-        response: the share of the answer that reaches the client, after the store did what it was asked; less than
-            1: then the connection is cut. 0: the answer is lost.
+        response: the share of the answer's body that reaches the client, after the store did what it was asked; less
+            than 1: then the connection is cut. 0: nothing of the answer arrives, as where it has no body.
+        status_only: whether the connection is cut after the first line of the answer.
         call: called when the fault strikes: where it cuts, else before the request is passed on.
     """
 
@@ -42,12 +43,13 @@ class Fault:
     done: bool = False
     request: float = 1.0
     response: float = 1.0
+    status_only: bool = False
     call: Callable[[], object] | None = None
 
     @property
     def cuts(self) -> bool:
         """Whether a connection is cut."""
-        return self.request < 1 or self.response < 1
+        return self.request < 1 or self.response < 1 or self.status_only
 
 
 BUSY = Fault(answer=503)
@@ -58,6 +60,8 @@ CUT_UPLOAD = Fault(request=0.5)
 """Half of the request reaches the store."""
 CUT_DOWNLOAD = Fault(response=0.5)
 """Half of the answer reaches the client."""
+CUT_HEAD = Fault(status_only=True)
+"""The client hears that all is well, and nothing else: some take that for an empty answer."""
 LOST_REQUEST = Fault(request=0.0)
 """The store never hears of it."""
 LOST_ANSWER = Fault(response=0.0)
@@ -186,8 +190,7 @@ class FaultyProxy:
         if fault.cuts:
             if fault.call is not None:
                 fault.call()
-            if fault.response < 1:
-                client.sendall(answer[: int(len(answer) * fault.response)])
+            client.sendall(_share(answer, fault))
             _cut(client)
             return False
         client.sendall(answer)
@@ -260,6 +263,14 @@ def _exactly(stream: BinaryIO, length: int) -> bytes:
     if len(found) < length:
         raise EOFError("the message ends before its body does")
     return found
+
+
+def _share(answer: bytes, fault: Fault) -> bytes:
+    """What the client hears of an answer before the connection is cut."""
+    if fault.status_only:
+        return answer[: answer.find(b"\r\n") + 2]
+    head, end, body = answer.partition(b"\r\n\r\n")
+    return head + end + body[: int(len(body) * fault.response)] if body and fault.response > 0 else b""
 
 
 def _lives_on(answered: bytes, *, framed: bool) -> bool:

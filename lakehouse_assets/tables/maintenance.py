@@ -20,9 +20,9 @@ from lakehouse_assets.engines.base import Handle
 from lakehouse_assets.entities.model import TableName
 from lakehouse_assets.errors import ConcurrentWriter, FeatureRefused, FeedExpired, ForeignTable, LakehouseError
 from lakehouse_assets.lake import log
-from lakehouse_assets.lake.names import BATCHES, MAINTENANCE
+from lakehouse_assets.lake.names import BATCHES
 from lakehouse_assets.lake.plans import Plan
-from lakehouse_assets.lake.values import Commit, Number
+from lakehouse_assets.lake.values import Commit
 from lakehouse_assets.tables import view
 from lakehouse_assets.tables.base import Work, check_ours
 
@@ -198,8 +198,8 @@ def _compacted(work: Work, table: TableName, target_bytes: int = TARGET_BYTES) -
     handle = _maintained(work, table)
     if handle is None:
         return Commit(-1, skipped=True), 0
-    small, app_id = len(handle.scattered(target_bytes)), MAINTENANCE.format(table)
-    commit = work.engine.compact(handle, Number(app_id, handle.number(app_id) + 1), target_bytes)
+    small = len(handle.scattered(target_bytes))
+    commit = work.engine.compact(handle, target_bytes)
     return commit, 0 if commit.skipped else small
 
 

@@ -67,9 +67,9 @@ class Table:
         """Merge under the next number."""
         return self.engine.merge(self.open(), self.changes_to(upserts, deletes), keys, self.next())
 
-    def compact(self, value: int = 1, target_bytes: int = 1 << 20) -> Commit:
-        """Compact under a maintenance number."""
-        return self.engine.compact(self.open(), Number("lakehouse/maintenance/t", value), target_bytes)
+    def compact(self, target_bytes: int = 1 << 20) -> Commit:
+        """Compact."""
+        return self.engine.compact(self.open(), target_bytes)
 
     def rows(self, version: int | None = None) -> list[tuple]:
         """All rows at a version, in a stable order."""

@@ -18,7 +18,7 @@ WRITES = {
     "replace": lambda t, h, n: t.engine.replace(h, t.relation([(60, "x")]), n),
     "merge": lambda t, h, n: t.engine.merge(h, t.changes_to([(1, "x")], [(2, None)]), ["k"], n),
     "rebuild": lambda t, h, n: t.engine.rebuild(h, t.relation([(70, "x")]), t.open().schema, n),
-    "compact": lambda t, h, n: t.engine.compact(h, n, 1 << 20),
+    "compact": lambda t, h, _: t.engine.compact(h, 1 << 20),
 }
 OTHER = "lakehouse/silver.t/other"
 
@@ -36,7 +36,7 @@ def outcome(table: Table, name: str, handle, number: Number) -> str:
 class RaceContract:
     """Writers that do not know of each other."""
 
-    @pytest.mark.parametrize("winner", WRITES)
+    @pytest.mark.parametrize("winner", [name for name in WRITES if name != "compact"])
     @pytest.mark.parametrize("loser", WRITES)
     def test_one_number_is_committed_once(self, bench: Bench, loser: str, winner: str) -> None:
         """Two writers that opened the table at the same version and carry the same number: the second is refused."""

@@ -203,7 +203,7 @@ def test_the_last_plan_is_found_after_compaction(book):
     for number in (1, 2, 3):
         record(book, plan(number), plan(number, FeedName("gold.x")))
     engine = EmbeddedEngine(STORAGE)
-    engine.compact(engine.find(book.uri), Number("lakehouse/maintenance/control.batches", 1), 1 << 20)
+    engine.compact(engine.find(book.uri), 1 << 20)
     engine.close()
     assert len(book.create().files()) == 1
     assert [book.open(feed).last(feed).number for feed in (FEED, FeedName("gold.x"))] == [3, 3]

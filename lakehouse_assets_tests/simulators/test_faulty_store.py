@@ -14,6 +14,7 @@ from lakehouse_assets.simulators.faulty_store import (
     BROKEN_AFTER,
     BUSY,
     CUT_DOWNLOAD,
+    CUT_HEAD,
     CUT_UPLOAD,
     LOST_ANSWER,
     LOST_REQUEST,
@@ -139,6 +140,15 @@ def test_half_of_an_answer_is_half_of_it(proxy, client, kept):
     client.request("GET", "/a")
     with client.getresponse() as answer, pytest.raises(http.client.IncompleteRead):
         answer.read()
+
+
+def test_an_answer_may_end_with_its_first_line(proxy, client, kept):
+    """The status arrives, and the length of what was to come does not."""
+    kept["/a"] = b"x" * 100
+    proxy.at(1, CUT_HEAD)
+    client.request("GET", "/a")
+    with client.getresponse() as answer:
+        assert (answer.status, answer.headers.items(), answer.read()) == (200, [], b"")
 
 
 def test_a_delay_holds_one_request(proxy, client, kept):

@@ -17,8 +17,6 @@ from lakehouse_assets.lake.plans import Plan, PlanBook
 from lakehouse_assets.lake.values import Number, TableSpec
 from lakehouse_assets_tests.engines.bench import APP, KV, Bench
 
-UPKEEP = "lakehouse/maintenance/t"
-
 
 @pytest.fixture
 def engine(store):
@@ -95,7 +93,7 @@ def test_compaction_and_vacuum(bench, store):
     stale = table.open()
     table.compact()
     with pytest.raises(ConcurrentWriter):
-        bench.engine.compact(stale, Number(UPKEEP, 1), 1 << 20)
+        bench.engine.compact(stale, 1 << 20)
     assert len(files_of(store, table.uri)) == 4
     assert bench.engine.vacuum(table.open(), 1) == []
     assert len([path for path in bench.engine.vacuum(table.open(), 0) if path.endswith(".parquet")]) == 3
@@ -191,3 +189,12 @@ def test_a_version_that_left_the_log(bench):
     with pytest.raises(LakeError, match="no version 9"):
         bench.engine.find(table.uri, 9)
     assert bench.engine.find(bench.place()) is None
+
+
+def test_a_file_that_was_vacuumed_is_named_as_such(bench, store):
+    """A relation whose file is gone by the time it is read is `FeedExpired`, not a fault of the query."""
+    table = bench.table(KV, (1, "a"))
+    relation = bench.engine.read(table.open())
+    store.storage.filesystem(store.root)[0].delete_file(files_of(store, table.uri)[0])
+    with pytest.raises(FeedExpired, match="vacuumed before it was read"):
+        bench.engine.rows(relation)

@@ -24,6 +24,7 @@ from lakehouse_assets.simulators.faulty_store import (
     BROKEN_AFTER,
     BUSY,
     CUT_DOWNLOAD,
+    CUT_HEAD,
     CUT_UPLOAD,
     LOST_ANSWER,
     LOST_REQUEST,
@@ -42,7 +43,7 @@ WRITES: dict[str, Callable[[Engine, Table, Handle, Number], Commit]] = {
     "merge": lambda engine, table, handle, n: engine.merge(
         handle, table.relation([(2, "b", "u"), (9, "z", "d")], CHANGED), ["k"], n
     ),
-    "compact": lambda engine, _, handle, n: engine.compact(handle, n, 1 << 20),
+    "compact": lambda engine, _, handle, __: engine.compact(handle, 1 << 20),
 }
 AFTER = {
     "append": [(1, "a"), (2, "b"), (9, "z")],
@@ -219,6 +220,19 @@ def test_a_table_that_cannot_be_read_to_its_end(wire: Wire, fault: Fault) -> Non
                     break
             wire.proxy.heal()
         assert k > 5
+
+
+@pytest.mark.parametrize("store", ["s3"], indirect=True)
+def test_a_file_whose_length_was_cut_off_is_not_an_empty_one(wire: Wire) -> None:
+    """The answer to "how long is it?" ends with its first line, which S3's client takes for zero: no row is lost."""
+    with bench_on(wire.bucket) as bench:
+        table = two_files(bench)
+        for path, read in ((COMMIT, lambda: table.moved(1)), (FILE, table.rows)):
+            wire.proxy.at(1, CUT_HEAD, method="HEAD", path=path)
+            with pytest.raises(StoreFailed, match="next: run again"):
+                read()
+        assert len(wire.proxy.struck) == 2
+        assert (table.rows(), table.moved(1)) == (BEFORE, ("append", [(9, "z")]))
 
 
 def disturbed(wire: Wire, chance: random.Random, clean: Lab, lab: Lab, fault: Fault, requests: int) -> int:

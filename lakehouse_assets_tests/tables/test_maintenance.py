@@ -54,12 +54,12 @@ class Meddling(EmbeddedEngine):
 
     meddle: Callable[[], None] | None
 
-    def compact(self, handle, number, target_bytes):
+    def compact(self, handle, target_bytes):
         """Compact from a handle that is stale the first time."""
         if self.meddle:
             self.meddle()
             self.meddle = None
-        return super().compact(handle, number, target_bytes)
+        return super().compact(handle, target_bytes)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_the_plans_are_read_after_their_compaction(lab):
     stale = lab.engine.find(lab.work.uri(BATCHES))
     compact(lab.work, BATCHES)
     with pytest.raises(ConcurrentWriter):
-        lab.engine.compact(stale, Number("lakehouse/maintenance/control.batches", 1), 1 << 20)
+        lab.engine.compact(stale, 1 << 20)
     name = FeedName("bronze.t")
     assert [plan.number for plan in lab.work.book.open(name).history(name)] == [1, 2, 3]
     feed(lab, 10)
