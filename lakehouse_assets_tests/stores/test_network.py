@@ -43,7 +43,7 @@ WRITES: dict[str, Callable[[Engine, Table, Handle, Number], Commit]] = {
     "merge": lambda engine, table, handle, n: engine.merge(
         handle, table.relation([(2, "b", "u"), (9, "z", "d")], CHANGED), ["k"], n
     ),
-    "compact": lambda engine, _, handle, __: engine.compact(handle, 1 << 20),
+    "compact": lambda engine, _table, handle, _n: engine.compact(handle, 1 << 20),
 }
 AFTER = {
     "append": [(1, "a"), (2, "b"), (9, "z")],
@@ -74,7 +74,8 @@ def two_files(bench: Bench) -> Table:
 def assert_done_once(table: Table, write: str, commit: Commit, number: Number) -> None:
     """The write stands in the table, says so, and is not done again."""
     assert table.rows() == AFTER[write], write
-    assert (commit.skipped, commit.version, table.open().number(number.app_id)) == (False, 3, number.value)
+    assert (commit.skipped, commit.version) == (False, 3)
+    assert table.open().number(number.app_id) == (0 if write == "compact" else number.value)
     with suppress(ConcurrentWriter):
         assert WRITES[write](table.engine, table, table.open(), number).skipped
     assert (table.rows(), table.version) == (AFTER[write], 3), write

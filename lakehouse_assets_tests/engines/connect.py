@@ -1,0 +1,80 @@
+"""The Spark engine over Spark Connect, in a process of its own: `python -m … DIRECTORY` prints what it found as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from lakehouse_assets.engines.spark import SparkEngine
+from lakehouse_assets.engines.spark_session import REPOSITORY_JARS
+from lakehouse_assets.errors import ConcurrentWriter
+from lakehouse_assets.lake.storage import Storage
+from lakehouse_assets.lake.values import Number
+from lakehouse_assets_tests.conftest import QUICK
+from lakehouse_assets_tests.engines.bench import KV, Bench
+from lakehouse_assets_tests.engines.contract_races import WRITES
+
+NAMES = [name for name in WRITES if name != "compact"]
+
+
+def connect() -> None:
+    """Open a session through a Spark Connect server of this machine."""
+    from pyspark.sql import SparkSession
+
+    settings = {
+        **QUICK,
+        "spark.jars": ",".join(sorted(map(str, REPOSITORY_JARS.glob("*.jar")))),
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.ui.enabled": "false",
+    }
+    builder = SparkSession.builder.remote("local[2]")
+    for name, value in settings.items():
+        builder = builder.config(name, value)
+    builder.getOrCreate()
+
+
+def writes(bench: Bench, name: str) -> dict:
+    """One kind of write: under a number, as a replay, and from a handle that is stale."""
+    table = bench.table(KV, (1, "a"), (2, "b"), feed=True)
+    before, stale = table.version, table.open()
+    number = Number("lakehouse/silver.t/other", 1, "plan")
+    commit = WRITES[name](table, table.open(), number)
+    rows, version = table.rows(), table.version
+    again = WRITES[name](table, table.open(), number)
+    try:
+        WRITES[name](table, stale, number)
+        raced = "committed"
+    except ConcurrentWriter:
+        raced = "refused"
+    return {
+        "made": [commit.version - before, version - before, table.open().number(number.app_id)],
+        "foreign": table.open().foreign_commits(before, version),
+        "replayed": [again.skipped, table.version - version, table.rows() == rows],
+        "raced": raced,
+        "rows": rows,
+        "moved": table.moved(before)[0],
+    }
+
+
+def main(directory: str) -> None:
+    """Try every kind of write."""
+    connect()
+    engine = SparkEngine(Storage())
+    bench = Bench(engine, directory)
+    found: dict = {name: writes(bench, name) for name in NAMES}
+    found["session"] = type(engine.spark).__module__
+    nothing = bench.table(KV, (1, "a"))
+    nothing.merge([], [(9, None)])
+    found["empty merge"] = [nothing.number, nothing.rows()]
+    query = engine.query("SELECT max(k) AS k FROM t", {"t": engine.read(nothing.open())})
+    with engine.held(query) as held:
+        found["held"] = [engine.rows(held), engine.batches(held).read_all().to_pylist()]
+    engine.close()
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
