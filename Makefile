@@ -78,6 +78,6 @@ fmt: setup ## Format the code and mend what the linter can mend
 LOCKED := --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links
 
 lock: setup ## Compile the lock files from pyproject.toml
-	$(UV) pip compile --quiet pyproject.toml $(LOCKED) --extra aws --extra dev --output-file requirements.lock
+	$(UV) pip compile --quiet pyproject.toml $(LOCKED) --extra aws --extra azure --extra dev --output-file requirements.lock
 	$(UV) pip compile --quiet pyproject.toml $(LOCKED) --extra spark --constraint requirements.lock \
 		--output-file $(SPARK)/requirements.lock

@@ -40,7 +40,7 @@ SENSORS = "LAKEHOUSE_SENSOR_DB"
 @click.option(
     "--root",
     metavar="URI",
-    help="Where the scratch lakes stand: a directory or s3://…; below it a place of their own is made and removed "
+    help="Where the scratch lakes stand: a directory, s3://… or abfss://…; below it a place of their own is made and removed "
     "(default: the system's directory for temporary files; LAKEHOUSE_ROOT is not touched).",
 )
 @click.option("--all", "everything", is_flag=True, help="Every point, not a sample.")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--interval", type=float, metavar="SECONDS", help="Seconds between two looks (default: 300).")
 @click.option("--dry-run", is_flag=True, help="Show what would be uploaded, and write nothing.")
 @click.option("--sqlite", metavar="PATH", help="The SQLite database.")
-@click.option("--table-path", "--storage-uri", metavar="URI", help="The Delta table: a directory or s3://….")
+@click.option("--table-path", "--storage-uri", metavar="URI", help="The Delta table: a directory, s3://… or abfss://….")
 @click.option("--table", metavar="NAME", help="The table of the database, where it holds several.")
 @click.option("--timestamp-col", metavar="NAME", help="Tell new rows by this column instead of the rowid.")
 @click.option("--node-id", metavar="NAME", help="The name of this node, where several nodes feed one table.")
@@ -51,7 +51,7 @@ def upload(
     \b
     Keys of FILE, and the variables that set them (command line before environment before file):
       sqlite           SQLITE_PATH               the database
-      table_path       STORAGE_URI, TABLE_PATH   the Delta table: a directory or s3://…
+      table_path       STORAGE_URI, TABLE_PATH   the Delta table: a directory, s3://… or abfss://…
       table            SQLITE_TABLE_NAME, TABLE_NAME
       timestamp_col    TIMESTAMP_COL             with lookback, source_timezone
       node_id          NODE_ID                   where several nodes feed one table

@@ -38,7 +38,7 @@ from lakehouse_assets.engines.spark_frames import (
 from lakehouse_assets.engines.spark_session import REPOSITORY_JARS, Local, jvm_memory, open_session, spark_faults
 from lakehouse_assets.engines.spark_sql import at, create, ident, literal, merge_into
 from lakehouse_assets.engines.spark_types import schema_of
-from lakehouse_assets.errors import ConcurrentWriter, LakeError
+from lakehouse_assets.errors import ConcurrentWriter, LakeError, StoreFailed
 from lakehouse_assets.lake import log
 from lakehouse_assets.lake.delta import DeltaTable, checked, create_table, find_table, open_table
 from lakehouse_assets.lake.log import MARK
@@ -296,14 +296,23 @@ class SparkEngine(Engine):
         before = self._unraced(handle, number)
         mark = json.dumps({MARK: number.plan or number.app_id, "write": uuid.uuid4().hex})
         held = {file.path: file.rows for file in before.named_files()}
-        write(mark)
-        after = open_table(handle.uri, self._storage)
+        try:
+            write(mark)
+        except (ConcurrentWriter, StoreFailed):  # the store may have executed a commit, and its answer was lost
+            if (made := self._arrived(before, mark, held)) is None:
+                raise
+            return made
+        if (made := self._arrived(before, mark, held)) is None:
+            raise _raced(handle.uri)
+        return made
+
+    def _arrived(self, before: DeltaTable, mark: str, held: Mapping[str, int | None]) -> Commit | None:
+        """What the write with that mark did; `None` if it is in no version: its number was there already."""
+        after = open_table(before.uri, self._storage)
         for version, commit in after.commits(before.version, after.version):
-            if log.carries(commit, number.app_id, number.value):
-                if log.info(commit).get("userMetadata") != mark:
-                    break
+            if log.info(commit).get("userMetadata") == mark:
                 return after.outcome(version, commit, held)
-        raise _raced(handle.uri)
+        return None
 
     def _unraced(self, handle: Handle, number: Number) -> DeltaTable:
         """A fresh handle, if the numbers are as they were; the further numbers of the write are used up first.
@@ -347,11 +356,7 @@ class SparkEngine(Engine):
         mark = json.dumps({MARK: "compact", "write": uuid.uuid4().hex})
         with self._told({_METADATA: mark, **sizes}), spark_faults("OPTIMIZE", handle.uri):
             self.spark.sql(f"OPTIMIZE {at(handle.uri)}").collect()
-        after = open_table(handle.uri, self._storage)
-        for version, commit in after.commits(before.version, after.version):
-            if log.info(commit).get("userMetadata") == mark:
-                return after.outcome(version, commit, {})
-        return Commit(after.version, skipped=True)
+        return self._arrived(before, mark, {}) or Commit(before.version, skipped=True)
 
     def vacuum(self, handle: Handle, retention_hours: int) -> list[str]:
         told = {

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import itertools
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -18,7 +20,7 @@ import pyarrow as pa
 from lakehouse_assets.errors import ConcurrentWriter, FeatureRefused, FeedExpired, LakeError, StoreFailed
 from lakehouse_assets.lake import log
 from lakehouse_assets.lake.faults import translated
-from lakehouse_assets.lake.log import MARK
+from lakehouse_assets.lake.log import MARK, WRITE
 from lakehouse_assets.lake.schemas import check_columns, check_spec, plain, with_columns
 from lakehouse_assets.lake.storage import Storage, check_writable, is_local, normalize
 from lakehouse_assets.lake.streams import Watched
@@ -81,7 +83,7 @@ class DeltaTable(TableAt):
                 "append",
                 table.schema(),
                 partition_by=list(self.partition_by) or None,
-                commit_properties=_properties(number, retries=None if changes_data else 0),
+                commit_properties=self._properties(number, retries=None if changes_data else 0),
             )
 
         return self._once(commit, number)
@@ -131,15 +133,17 @@ class DeltaTable(TableAt):
 
         def commit(table: deltalake.DeltaTable) -> None:
             merger = table.merge(
-                rows.open(), on, source_alias="s", target_alias="t", commit_properties=_properties(number)
+                rows.open(), on, source_alias="s", target_alias="t", commit_properties=self._properties(number)
             )
             merger = merger.when_matched_delete(predicate=deleted)
             merger = merger.when_matched_update(updates=columns, predicate=upserted)
             metrics.update(merger.when_not_matched_insert(updates=columns, predicate=upserted).execute())
             if (table.transaction_version(number.app_id) or 0) < number.value:  # nothing matched: nothing was committed
-                _append_nothing(table, self.schema, number)
+                _append_nothing(table, self.schema, self._properties(number))
 
         done = self._once(commit, number, rows)
+        if not metrics:  # the answer was lost
+            metrics |= log.info(log.actions(self.storage, self.uri, done.version))["operationMetrics"]
         added, updated, removed = (metrics[f"num_target_rows_{what}"] for what in ("inserted", "updated", "deleted"))
         return Commit(done.version, added, updated, removed, done.bytes_added)
 
@@ -178,7 +182,7 @@ class DeltaTable(TableAt):
         rows = Watched(data)
 
         def commit(table: deltalake.DeltaTable) -> None:
-            deltalake.write_deltalake(table, rows.open(), commit_properties=_properties(*numbers), **how)
+            deltalake.write_deltalake(table, rows.open(), commit_properties=self._properties(*numbers), **how)
 
         return self._once(commit, numbers[0], rows, held)
 
@@ -195,17 +199,54 @@ class DeltaTable(TableAt):
     ) -> Commit:
         """Write through this handle, and find the commit that it made.
 
+        A store may execute a commit and never say so; delta-rs then tries again and finds itself in the way. So a
+        write is looked for before it is called failed: its files may stand in the table.
+
         Args:
             rows: the stream that is written; what it raises is raised here.
             held: rows of the files before the write, by path, to count what was removed.
         """
-        with translated(self.uri, rows):
-            write(self._spend())
-        for version in itertools.count(self.version + 1):
-            commit = log.actions(self.storage, self.uri, version)
-            if log.carries(commit, number.app_id, number.value):
-                break
+        try:
+            with translated(self.uri, rows):
+                write(self._spend())
+        except (ConcurrentWriter, StoreFailed):
+            if (arrived := self._arrived()) is None:
+                raise
+        else:
+            arrived = self._arrived()
+        if arrived is None:
+            raise LakeError(f"the commit of {number} is not in the log of {self.uri}", fix=log.REBUILD)
+        version, commit = arrived
         return self.outcome(version, commit, held or {})
+
+    def _arrived(self) -> tuple[int, Sequence[log.Action]] | None:
+        """The version that this handle's write became, and its actions; `None` if it became none."""
+        for version in itertools.count(self.version + 1):
+            try:
+                commit = log.actions(self.storage, self.uri, version)
+            except FeedExpired:
+                break
+            if log.written_by(commit, self._write_id):
+                return version, commit
+        return None
+
+    @cached_property
+    def _write_id(self) -> str:
+        """By which a commit is known to be this handle's: another process may write the same plan."""
+        return uuid.uuid4().hex
+
+    def _properties(self, *numbers: Number, retries: int | None = None) -> deltalake.CommitProperties:
+        from deltalake import CommitProperties, Transaction
+
+        return CommitProperties(
+            custom_metadata={MARK: numbers[0].plan or numbers[0].app_id, WRITE: self._write_id},
+            max_commit_retries=retries,
+            app_transactions=[
+                Transaction(app_id, value)
+                for number in numbers
+                for app_id, value in ((number.app_id, number.value), *number.also)
+            ],
+        )
 
 
 def find_table(uri: str, storage: Storage, version: int | None = None) -> DeltaTable | None:
@@ -301,24 +342,10 @@ def checked(uri: str, spec: TableSpec) -> str:
     return uri
 
 
-def _append_nothing(table: deltalake.DeltaTable, schema: pa.Schema, number: Number) -> None:
+def _append_nothing(table: deltalake.DeltaTable, schema: pa.Schema, how: deltalake.CommitProperties) -> None:
     import deltalake
 
-    deltalake.write_deltalake(table, schema.empty_table(), mode="append", commit_properties=_properties(number))
-
-
-def _properties(*numbers: Number, retries: int | None = None) -> deltalake.CommitProperties:
-    from deltalake import CommitProperties, Transaction
-
-    return CommitProperties(
-        custom_metadata={MARK: numbers[0].plan or numbers[0].app_id},
-        max_commit_retries=retries,
-        app_transactions=[
-            Transaction(app_id, value)
-            for number in numbers
-            for app_id, value in ((number.app_id, number.value), *number.also)
-        ],
-    )
+    deltalake.write_deltalake(table, schema.empty_table(), mode="append", commit_properties=how)
 
 
 def _quoted(name: str) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
-from lakehouse_assets.errors import FeedExpired, LakeError
+from lakehouse_assets.errors import FeedExpired, LakeError, StoreFailed
 from lakehouse_assets.lake.storage import Storage, store_faults
 
 Action = Mapping[str, Any]
@@ -20,6 +20,9 @@ Action = Mapping[str, Any]
 
 MARK = "lakehouse"
 """The key in a commit's info by which this project knows its own commits; its value names the plan."""
+
+WRITE = "lakehouseWrite"
+"""The key in a commit's info by which a writer knows the commit that it made itself."""
 
 REBUILD = "rebuild the tables that read it: lakehouse run --full-refresh TABLE"
 """What to do about a range that can no longer be read."""
@@ -45,11 +48,13 @@ def actions(storage: Storage, uri: str, version: int) -> list[Action]:
     fs, root = storage.filesystem(uri)
     with store_faults(uri, LakeError):
         try:
-            with fs.open_input_stream(f"{root}/_delta_log/{version:020d}.json") as stream:
-                text = stream.read()
+            with fs.open_input_file(f"{root}/_delta_log/{version:020d}.json") as file:
+                text, size = file.read(), file.size()
         except FileNotFoundError:
             problem = f"version {version} of {uri} has left its log, so what it changed can no longer be read"
             raise FeedExpired(problem, fix=REBUILD, version=version) from None
+    if len(text) < size or not text:  # a connection that is cut may look like an end
+        raise StoreFailed(f"version {version} in the log of {uri} was not read to its end", fix="run again")
     try:
         return [json.loads(line) for line in text.split(b"\n") if line.strip()]
     except ValueError as error:
@@ -164,6 +169,11 @@ def committed_at(commit: Sequence[Action]) -> int:
 def carries(commit: Sequence[Action], app_id: str, value: int) -> bool:
     """Whether a commit carries that number."""
     return any((txn := a.get("txn")) and (txn["appId"], txn["version"]) == (app_id, value) for a in commit)
+
+
+def written_by(commit: Sequence[Action], write_id: str) -> bool:
+    """Whether the write with that id made a commit."""
+    return info(commit).get(WRITE) == write_id
 
 
 def require(storage: Storage, uri: str, paths: Sequence[str]) -> None:

@@ -107,7 +107,7 @@ class Plan:
             "start_position": _json(self.start),
             "end_position": _json(self.end),
             "incarnation": self.incarnation,
-            "recipe": _json(self.recipe),
+            "recipe": json.dumps(self.recipe, separators=(",", ":"), ensure_ascii=False),  # reasons go by its order
             "recipe_hash": self.recipe_hash,
             "target_version": self.target_version,
             "run_date": self.run_date,

@@ -57,7 +57,8 @@ class TableAt:
 
     def number(self, app_id: str) -> int:
         """The last number that `app_id` committed here; 0 if it never did."""
-        return self._inner.transaction_version(app_id) or 0
+        with translated(self.uri):
+            return self._inner.transaction_version(app_id) or 0
 
     def features(self) -> tuple[str, ...]:
         """The Delta features in use that the embedded engine neither reads nor writes."""
@@ -82,12 +83,12 @@ class TableAt:
 
     def named_files(self, bounds: Mapping[str, int | str] | None = None) -> list[DataFile]:
         """As `files`, but also where their rows are not simply those of the table (deletion vectors)."""
-        actions = pa.table(self._inner.get_add_actions(flatten=True))
+        actions = self._adds()
         return data_files(self.uri, self.file_root(), actions, self.partition_by, bounds or {})
 
     def weight(self) -> tuple[int, int]:
         """The number of live files, and their bytes."""
-        sizes = pa.table(self._inner.get_add_actions(flatten=True)).column("size_bytes").to_pylist()
+        sizes = self._adds().column("size_bytes").to_pylist()
         return len(sizes), sum(sizes)
 
     def scattered(self, target_bytes: int) -> list[DataFile]:
@@ -101,7 +102,7 @@ class TableAt:
 
     def rows(self) -> int | None:
         """Rows of this version from the files' statistics; `None` if a file has none."""
-        counts = pa.table(self._inner.get_add_actions(flatten=True)).column("num_records")
+        counts = self._adds().column("num_records")
         return None if counts.null_count else sum(counts.to_pylist())
 
     def file_root(self) -> str:
@@ -202,6 +203,11 @@ class TableAt:
     def maps_columns(self) -> bool:
         """Whether its files name columns otherwise than the table."""
         return self.properties.get("delta.columnMapping.mode", "none") != "none"
+
+    def _adds(self) -> pa.Table:
+        """The add actions of this version, flattened."""
+        with translated(self.uri):
+            return pa.table(self._inner.get_add_actions(flatten=True))
 
     def _spend(self) -> deltalake.DeltaTable:
         inner, self._opened = self._inner, None

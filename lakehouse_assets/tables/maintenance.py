@@ -226,7 +226,9 @@ def _vacuumed(work: Work, table: TableName, handle: Handle, wanted: timedelta, *
     now = datetime.now(UTC)
     holds = tuple(hold for hold in _holds(work, table, handle) if now - hold.since + MARGIN > wanted)
     kept = max([wanted, *(now - hold.since + MARGIN for hold in holds)])
-    hours = math.ceil(kept / timedelta(hours=1))
+    # files are dated by the store and judged by this process's clock
+    ahead = timedelta() if dry_run else work.lake.storage.ahead(handle.uri)
+    hours = math.ceil((kept + ahead if ahead > MARGIN else kept) / timedelta(hours=1))
     deleted = handle.stale(hours) if dry_run else work.engine.vacuum(handle, hours)
     return Vacuumed(table, tuple(deleted), timedelta(hours=hours), holds)
 
