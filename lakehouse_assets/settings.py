@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     spark_jars: Path | None = None
     """The directory with the jars of the Spark engine, where a session is started here; absent: the repository's own,
     which `make setup-jvm` fills."""
+    spark_conf: dict[str, str] = Field(default_factory=dict)
+    """Further settings of a Spark session that is started here (JSON): `{"spark.sql.shuffle.partitions": "8"}`."""
     automation: Literal["stopped", "running"] = "stopped"
     """Whether sensors and schedules start switched on; each can be switched in the Dagster UI afterwards."""
     alert_webhook: SecretStr | None = None

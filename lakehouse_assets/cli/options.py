@@ -32,7 +32,9 @@ def catalog_option(command: F) -> F:
 def root_option(command: F) -> F:
     """`--root URI`."""
     return click.option(
-        "--root", metavar="URI", help="Where the lake stands: a directory, s3://… or abfss://… (LAKEHOUSE_ROOT; default: lake)."
+        "--root",
+        metavar="URI",
+        help="Where the lake stands: a directory, s3://… or abfss://… (LAKEHOUSE_ROOT; default: lake).",
     )(command)
 
 

@@ -40,8 +40,8 @@ SENSORS = "LAKEHOUSE_SENSOR_DB"
 @click.option(
     "--root",
     metavar="URI",
-    help="Where the scratch lakes stand: a directory, s3://… or abfss://…; below it a place of their own is made and removed "
-    "(default: the system's directory for temporary files; LAKEHOUSE_ROOT is not touched).",
+    help="Where the scratch lakes stand: a directory or an object store; a place of their own is made there, and "
+    "removed (default: the system's directory for temporary files; LAKEHOUSE_ROOT is not touched).",
 )
 @click.option("--all", "everything", is_flag=True, help="Every point, not a sample.")
 @click.option("--samples", type=click.IntRange(min=1), default=20, show_default=True, help="How many points.")

@@ -80,7 +80,7 @@ class SparkEngine(Engine):
     def of(cls, settings: Settings, storage: Storage) -> SparkEngine:
         temp = str(settings.temp_directory) if settings.temp_directory else None
         jars = settings.spark_jars or REPOSITORY_JARS
-        return cls(storage, Local(jvm_memory(settings.memory_limit), settings.threads, jars, temp))
+        return cls(storage, Local(jvm_memory(settings.memory_limit), settings.threads, jars, temp, settings.spark_conf))
 
     @property
     def spark(self) -> SparkSession:
@@ -365,10 +365,20 @@ class SparkEngine(Engine):
         }
         command = f"VACUUM {at(handle.uri)} RETAIN {retention_hours} HOURS"
         with self._told(told), spark_faults("VACUUM", handle.uri):
-            gone = [row[0] for row in self.spark.sql(f"{command} DRY RUN").collect()]
+            found = [row[0] for row in self.spark.sql(f"{command} DRY RUN").collect()]  # empty directories, too
+            gone = self._files_among(handle.uri, found)
             if gone:
                 self.spark.sql(command).collect()
         return gone
+
+    def _files_among(self, uri: str, paths: Sequence[str]) -> list[str]:
+        fs, root = self._storage.filesystem(uri)
+        inside = [path.split(root, 1)[1] for path in paths]
+        return [
+            name
+            for name, info in zip(inside, fs.get_file_info([root + i for i in inside]), strict=True)
+            if info.is_file
+        ]
 
     def close(self) -> None:
         """Delete the staged files; the session stays, it is the process's."""

@@ -85,7 +85,7 @@ def open_session(local: Local) -> SparkSession:
         from pyspark.sql import SparkSession
 
         builder = SparkSession.builder
-        with _faults_of_start():
+        with _faults_of_start(), _quiet_start():
             session = (builder if is_given() else _configured(builder, local)).getOrCreate()
         for name, value in OF_A_SESSION.items():
             session.conf.set(name, value)
@@ -135,6 +135,7 @@ def _configured(builder: SparkSession.Builder, local: Local) -> SparkSession.Bui
         "spark.local.dir": temp,
         "spark.sql.warehouse.dir": f"{temp}/lakehouse-warehouse",
         "spark.sql.shuffle.partitions": str(local.threads or os.cpu_count() or 2),
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": "4",
         "spark.databricks.delta.snapshotPartitions": "1",
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
@@ -144,6 +145,19 @@ def _configured(builder: SparkSession.Builder, local: Local) -> SparkSession.Bui
     for name, value in settings.items():
         builder = builder.config(name, value)
     return builder
+
+
+@contextmanager
+def _quiet_start() -> Iterator[None]:
+    """Let the JVM that is started here write to stderr: stdout is for data, and the JVM would say things on it."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 @contextmanager

@@ -119,8 +119,11 @@ def write(work: Work, feed: Feed, plan: Plan) -> Outcome:
     source = upstream_of(work, feed.entity, int(plan.end["version"]))
     check_incarnation(feed.entity, plan.incarnation, source.id)
     start = int(plan.start["version"])
-    rows = work.engine.read(source) if start == FROM_THE_START else work.engine.changes(source, start).relation
-    return keep(work, feed, plan, rows or work.engine.from_arrow(source.schema.empty_table()))
+    if start == FROM_THE_START:
+        return keep(work, feed, plan, work.engine.read(source), again=True)
+    moved = work.engine.changes(source, start)
+    rows = moved.relation or work.engine.from_arrow(source.schema.empty_table())
+    return keep(work, feed, plan, rows, again=moved.kind == "append")
 
 
 def keep(
@@ -130,12 +133,15 @@ def keep(
     rows: Relation,
     misfits: quarantine.Spool | None = None,
     declared: Collection[str] = frozenset(),
+    *,
+    again: bool = False,
 ) -> Outcome:
     """Judge rows by the plan's recipe and write them: what every kind does whose rows go to target and quarantine.
 
     Args:
         misfits: rows that did not fit their columns, filled while `rows` is read.
         declared: columns, in lower case, that are meant to be in the table beside those that the recipe names.
+        again: whether `rows` may be read several times, and are the same each time: files of a version, no stream.
 
     Raises:
         SchemaDrift: the rows' columns do not fit the table's; nothing was written.
@@ -145,7 +151,7 @@ def keep(
     if not recipe.rescue:
         judged = Judged(engine, recipe, rows)
         columns = evolution.settle(judged.schema, table, evolution.mode_of(feed, plan), feed.entity.table).columns
-        return _keep(work, feed, plan, judged, columns, misfits)
+        return _keep(work, feed, plan, judged, columns, misfits, again=again)
     known = None if table is None else {*recipe.named(), *declared}
     with rescue.judged(engine, recipe, rows, table, known, feed.entity.table, feed.entity.source) as (judged, rescued):
         outcome = _keep(work, feed, plan, judged, judged.schema, misfits)
@@ -154,11 +160,18 @@ def keep(
 
 
 def _keep(
-    work: Work, feed: Feed, plan: Plan, judged: Judged, columns: pa.Schema, misfits: quarantine.Spool | None
+    work: Work,
+    feed: Feed,
+    plan: Plan,
+    judged: Judged,
+    columns: pa.Schema,
+    misfits: quarantine.Spool | None,
+    *,
+    again: bool = False,
 ) -> Outcome:
     """Write judged rows, whose columns become `columns` in the table."""
     entity, engine = feed.entity, work.engine
-    with engine.held(judged.relation) as held:
+    with judged.held(again=again) as held:
         counts = judged.count(held)
         unfit = misfits.count if misfits else 0
         target = target_of(work, entity, plan, columns, change_feed=keeps_change_feed(work, entity))
@@ -172,7 +185,7 @@ def _keep(
                 unfitting = misfits.reader(engine.schema(broken), plan)
                 broken = together(engine, broken, engine.from_arrow(unfitting))
             commits[entity.table.quarantine] = put(work, box, plan, broken, entity, retyped=True)
-        commits[entity.table] = put(work, target, plan, judged.valid(held), entity)
+        commits[entity.table] = put(work, target, plan, judged.valid(held, counts), entity)
     return Outcome(
         plan,
         commits,

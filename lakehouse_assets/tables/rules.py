@@ -7,7 +7,8 @@ What does not belong here: where the rows come from and where they go.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +101,18 @@ def selection(recipe: Recipe, upstream: pa.Schema) -> tuple[str, list[str]]:
     return f"SELECT {', '.join(items)} FROM upstream", [column for column, _ in checks]
 
 
+@dataclass(frozen=True)
+class Held:
+    """Judged rows while they are counted and split.
+
+    Attributes:
+        suspects: all rows that a rule or a cast speaks against, and maybe others.
+    """
+
+    rows: Relation
+    suspects: Relation
+
+
 class Judged:
     """The rows of a batch with every verdict on them, ready to be counted and split.
 
@@ -124,7 +137,22 @@ class Judged:
     def _flags(self) -> list[str]:
         return [f"_cast_{i}" for i in range(len(self._casts))] + [f"_broken_{i}" for i in range(len(self._rules))]
 
-    def count(self, held: Relation) -> Counts:
+    @contextmanager
+    def held(self, *, again: bool) -> Iterator[Held]:
+        """The rows, computed once and kept; or, where they can be read `again`, only those that a verdict is against.
+
+        A select list and rules look at one row at a time, so reading twice gives the same, and costs less than keeping
+        all rows with what they were made of.
+        """
+        if not again:
+            with self._engine.held(self.relation) as rows:
+                yield Held(rows, rows)
+            return
+        flagged = f"SELECT * FROM judged WHERE {' OR '.join(self._flags()) or 'false'}"
+        with self._engine.held(self._engine.query(flagged, {"judged": self.relation})) as suspects:
+            yield Held(self.relation, suspects)
+
+    def count(self, held: Held) -> Counts:
         """How many rows there are, and how many broke which rule.
 
         Raises:
@@ -132,8 +160,7 @@ class Judged:
         """
         sums = [f"count_if({flag}) AS {flag}" for flag in self._flags()]
         fates = [f"count_if({self._quarantined()}) AS quarantined", f"count_if({self._dropped()}) AS dropped"]
-        sql = f"SELECT {', '.join(['count(*) AS rows_in', *fates, *sums])} FROM judged"
-        row = self._engine.rows(self._engine.query(sql, {"judged": held}))[0]
+        row = self._sums(held.rows, ["count(*) AS rows_in"]) | self._sums(held.suspects, [*fates, *sums])
         verdicts = [self._verdict(held, row, i, rule) for i, rule in enumerate(self._rules)]
         verdicts += [
             Verdict(f"cast_failed:{column}", "cast", row[f"_cast_{i}"], row["rows_in"])
@@ -150,23 +177,28 @@ class Judged:
             )
         return Counts(row["rows_in"], row["quarantined"], row["dropped"], tuple(verdicts))
 
-    def _verdict(self, held: Relation, row: Mapping[str, Any], index: int, rule: tuple[str, str, str]) -> Verdict:
+    def _sums(self, rows: Relation, sums: Sequence[str]) -> dict[str, Any]:
+        return self._engine.rows(self._engine.query(f"SELECT {', '.join(sums)} FROM judged", {"judged": rows}))[0]
+
+    def _verdict(self, held: Held, row: Mapping[str, Any], index: int, rule: tuple[str, str, str]) -> Verdict:
         action, name, _ = rule
         broken = row[f"_broken_{index}"]
         examples: Sequence[Mapping[str, Any]] = ()
         if broken:
             columns = ", ".join(quoted(f) for f in self.schema.names)
             sql = f"SELECT {columns} FROM judged WHERE _broken_{index} LIMIT {EXAMPLES}"
-            examples = self._engine.rows(self._engine.query(sql, {"judged": held}), EXAMPLES)
+            examples = self._engine.rows(self._engine.query(sql, {"judged": held.suspects}), EXAMPLES)
         return Verdict(name, action, broken, row["rows_in"], tuple(examples))  # type: ignore[arg-type]
 
-    def valid(self, held: Relation) -> Relation:
+    def valid(self, held: Held, counts: Counts) -> Relation:
         """The rows that go to the target."""
         columns = ", ".join(quoted(name) for name in self.schema.names)
-        sql = f"SELECT {columns} FROM judged WHERE NOT ({self._quarantined()}) AND NOT ({self._dropped()})"
-        return self._engine.query(sql, {"judged": held})
+        sql = f"SELECT {columns} FROM judged"
+        if counts.valid < counts.rows_in:
+            sql += f" WHERE NOT ({self._quarantined()}) AND NOT ({self._dropped()})"
+        return self._engine.query(sql, {"judged": held.rows})
 
-    def broken(self, held: Relation, extra: Mapping[str, str], params: Mapping[str, object]) -> Relation:
+    def broken(self, held: Held, extra: Mapping[str, str], params: Mapping[str, object]) -> Relation:
         """The rows that go to quarantine, with `_reasons`, `_upstream` and `extra` (SQL expressions by column)."""
         names = [f"cast_failed:{column}" for column in self._casts] + [name for _, name, _ in self._rules]
         cases = ", ".join(
@@ -177,7 +209,7 @@ class Judged:
         columns += [f"{reasons} AS _reasons", UPSTREAM]
         columns += [f"{sql} AS {name}" for name, sql in extra.items()]
         sql = f"SELECT {', '.join(columns)} FROM judged WHERE {self._quarantined()}"
-        return self._engine.query(sql, {"judged": held}, params)
+        return self._engine.query(sql, {"judged": held.suspects}, params)
 
     def _quarantined(self) -> str:
         flags = [f"_cast_{i}" for i in range(len(self._casts))]

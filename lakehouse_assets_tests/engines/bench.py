@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,9 +20,9 @@ Rows = Sequence[tuple]
 class Table:
     """One table: opened afresh for every step, with rows as tuples in the order of its columns."""
 
-    def __init__(self, engine: Engine, uri: str) -> None:
+    def __init__(self, engine: Engine, uri: str, first: int = 1) -> None:
         self.engine, self.uri = engine, uri
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(first)
 
     def open(self, version: int | None = None) -> Handle:
         """A fresh handle."""
@@ -116,3 +117,9 @@ class Bench:
         if rows:
             table.append(*rows)
         return table
+
+    def copy(self, of: Table) -> Table:
+        """A copy of a local table: as it stands, under its numbers, at a fresh place."""
+        uri = self.place()
+        shutil.copytree(of.uri, uri)
+        return Table(self.engine, uri, first=of.number + 1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,14 +17,6 @@ from lakehouse_assets_tests.prove import broken
 from lakehouse_assets_tests.prove.lab import EVERY, SMALL, furnish, orders, prover, wrong
 
 FIRST = ROUNDS[:1]
-
-
-@pytest.fixture
-def seed() -> int:
-    """What chance is drawn from; LAKEHOUSE_TEST_SEED repeats it."""
-    found = int(os.environ.get("LAKEHOUSE_TEST_SEED") or random.randrange(1 << 30))
-    print("LAKEHOUSE_TEST_SEED =", found)
-    return found
 
 
 @pytest.mark.slow
