@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-jvm setup-azurite demo dev test test-fast check fmt lock
+.PHONY: help setup setup-jvm setup-azurite demo dev test test-fast bench bench-setup check fmt lock
 
 # Bytecode makes every Python start faster; some machines switch it off.
 unexport PYTHONDONTWRITEBYTECODE
@@ -64,6 +64,18 @@ test: setup check $(TOOLS) ## Run every test
 
 test-fast: setup ## Run the tests that need no JVM and take no time
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" lakehouse_assets_tests
+
+PEERS := benchmarks/.venv
+
+bench-setup: $(PEERS)/.ready ## Install the peers of the benchmarks into benchmarks/.venv
+
+$(PEERS)/.ready: $(READY) benchmarks/requirements.lock
+	test -x $(PEERS)/bin/python || $(BIN)/python -m venv --without-pip $(PEERS)
+	$(UV) pip sync --quiet --compile-bytecode --python $(PEERS)/bin/python benchmarks/requirements.lock
+	touch $@
+
+bench: setup bench-setup ## Measure everything beside the peers and write docs/benchmarks.md (QUICK=1: see that it runs)
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick --results $(PEERS)/quick --page $(PEERS)/quick/page.md)
 
 check: setup ## Check format, lint, types and the import contract
 	$(BIN)/ruff format --check .

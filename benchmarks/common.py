@@ -119,6 +119,7 @@ class Case:
         repeat: runs of this case at most, however many the others get.
         inside: a figure out of what the process said, in seconds; the whole process is measured anyway.
         check: looks at what a run left behind; what it raises ends the benchmark.
+        environ: variables that the process gets beside the usual ones.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Case:
     repeat: int = 1_000
     inside: Callable[[Any], float] | None = None
     check: Callable[[Sample], None] | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
 
 
 def measured(cases: Sequence[Case], repeat: int) -> list[dict[str, Any]]:
@@ -138,7 +140,7 @@ def measured(cases: Sequence[Case], repeat: int) -> list[dict[str, Any]]:
         for case in cases:
             if turn >= case.repeat:
                 continue
-            found = sample(case.command())
+            found = sample(case.command(), environ=case.environ)
             if case.check is not None:
                 case.check(found)
             samples[case.name].append(found)
@@ -168,6 +170,11 @@ def row_of(case: Case, samples: Sequence[Sample]) -> dict[str, Any]:
         if inside is not None:
             row["inside_rows_per_second"] = round(case.rows / inside["median"])
     return row
+
+
+def plain_row(name: str, seconds: Sequence[float], note: str = "", kind: str = "ours") -> dict[str, Any]:
+    """A row of times that were taken inside one process."""
+    return {"name": name, "kind": kind, "note": note, "n": len(seconds), "inside_seconds": spread(seconds)}
 
 
 def spread(values: Sequence[float], digits: int = 4) -> dict[str, float]:
@@ -260,8 +267,12 @@ def fresh(path: Path) -> Path:
 
 
 def copied(source: Path, target: Path) -> Path:
-    """A copy of a lake: files that are never changed in place may be shared by hard links."""
-    shutil.copytree(source, fresh(target), copy_function=os.link)
+    """A copy of a lake; Parquet files are never changed in place, so they are shared by hard links."""
+
+    def copy(one: str, other: str) -> None:
+        os.link(one, other) if one.endswith(".parquet") else shutil.copy2(one, other)
+
+    shutil.copytree(source, fresh(target), copy_function=copy)
     return target
 
 

@@ -145,3 +145,49 @@ def silver_entity(*, typed: bool) -> str:
       expect_all:
 {rules}
 """
+
+
+def many_catalog(database: str, entities: int) -> str:
+    """A catalog of `entities` entities: half of them land a table `t_<i>` each, the others judge its rows."""
+    found = ["delta_live_store:"]
+    for index in range(entities):
+        number = index // 2
+        found.append(_LANDS.format(n=number, database=database) if index % 2 == 0 else _JUDGES.format(n=number))
+    return "\n".join(found)
+
+
+_LANDS = """
+  - entity_id: bronze-{n}
+    source: {database}
+    source_format: sqlite
+    destination: bronze.t_{n}
+    group: g{n}
+    primary_keys: [id]
+    read_options: {{sqlite.table: t_{n}}}
+    source_schema: id BIGINT, at STRING, sensor_id STRING, temperature DOUBLE, status BIGINT"""
+_JUDGES = """
+  - entity_id: silver-{n}
+    source: bronze.t_{n}
+    source_format: dlt
+    destination: silver.t_{n}
+    group: g{n}
+    is_quarantined: true
+    select_expr: [id, CAST(at AS TIMESTAMP) AS at, sensor_id, temperature, status]
+    expectations:
+      expect_all: {{warm: temperature < 60, has_sensor: sensor_id IS NOT NULL}}"""
+
+
+def many_tables(path: Path, tables: int, rows: int = 100) -> Path:
+    """A SQLite file with the tables that `many_catalog` lands."""
+    with closing(sqlite3.connect(path)) as connection:
+        for number in range(tables):
+            connection.execute(
+                f"CREATE TABLE t_{number} (id INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT, sensor_id TEXT, "
+                "temperature REAL, status INTEGER)"
+            )
+            values = [(f"2024-01-01 00:{i % 60:02d}:00", f"s{i}", i / 3, i) for i in range(rows)]
+            connection.executemany(
+                f"INSERT INTO t_{number} (at, sensor_id, temperature, status) VALUES (?, ?, ?, ?)", values
+            )
+        connection.commit()
+    return path

@@ -199,10 +199,10 @@ def read_datafusion(table: str, times: str) -> dict[str, Any]:
 def land_delta(table: str, times: str) -> dict[str, Any]:
     """delta-rs appends one row, without a plan or a number: again and again, each with a fresh handle."""
     import pyarrow as pa
-    from deltalake import DeltaTable, write_deltalake
+    from deltalake import write_deltalake
 
     def land() -> list[dict[str, Any]]:
-        write_deltalake(DeltaTable(table), pa.table({"id": [1], "v": ["x"]}), mode="append")
+        write_deltalake(table, pa.table({"id": [1], "v": ["x"]}), mode="append")
         return []
 
     return _repeated(land, times)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 
 import pyarrow as pa
 
-from lakehouse_assets.errors import FeatureRefused, NotRunnable
+from lakehouse_assets.errors import FeatureRefused
 from lakehouse_assets.lake.storage import Storage
 from lakehouse_assets.lake.values import Commit, Number, TableSpec
 from lakehouse_assets.settings import Settings
@@ -100,7 +100,11 @@ class Engine(ABC):
     @classmethod
     @abstractmethod
     def of(cls, settings: Settings, storage: Storage) -> Self:
-        """The engine that the settings describe; opens nothing yet."""
+        """The engine that the settings describe; opens nothing yet.
+
+        Raises:
+            NotRunnable: something that it needs is not on this machine.
+        """
 
     @abstractmethod
     def find(self, uri: str, version: int | None = None) -> Handle | None:
@@ -251,10 +255,8 @@ def open_engine(settings: Settings, storage: Storage) -> Engine:
     """The engine that `settings.engine` names.
 
     Raises:
-        NotRunnable: this version has no such engine.
+        NotRunnable: something that it needs is not on this machine.
     """
-    if settings.engine not in ENGINES:
-        raise NotRunnable("this version has no such engine", value=settings.engine, choices=ENGINES)
     module, name = ENGINES[settings.engine].split(":")
     engine: Engine = getattr(importlib.import_module(module), name).of(settings, storage)
     return engine

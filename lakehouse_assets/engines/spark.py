@@ -35,7 +35,14 @@ from lakehouse_assets.engines.spark_frames import (
     stream,
     struct,
 )
-from lakehouse_assets.engines.spark_session import REPOSITORY_JARS, Local, jvm_memory, open_session, spark_faults
+from lakehouse_assets.engines.spark_session import (
+    REPOSITORY_JARS,
+    Local,
+    jvm_memory,
+    open_session,
+    require,
+    spark_faults,
+)
 from lakehouse_assets.engines.spark_sql import at, create, ident, literal, merge_into
 from lakehouse_assets.engines.spark_types import schema_of
 from lakehouse_assets.errors import ConcurrentWriter, LakeError, StoreFailed
@@ -80,6 +87,7 @@ class SparkEngine(Engine):
     def of(cls, settings: Settings, storage: Storage) -> SparkEngine:
         temp = str(settings.temp_directory) if settings.temp_directory else None
         jars = settings.spark_jars or REPOSITORY_JARS
+        require(jars)
         return cls(storage, Local(jvm_memory(settings.memory_limit), settings.threads, jars, temp, settings.spark_conf))
 
     @property

@@ -80,8 +80,7 @@ def open_session(local: Local) -> SparkSession:
         NotRunnable: pyspark, Java or the jars are missing; the message says how to get them.
     """
     with _lock:
-        if faults := missing(local.jars):
-            raise NotRunnable(f"the Spark engine cannot start: {'; '.join(faults)}", fix="make setup-jvm")
+        require(local.jars)
         from pyspark.sql import SparkSession
 
         builder = SparkSession.builder
@@ -110,6 +109,12 @@ def missing(jars: Path = REPOSITORY_JARS) -> list[str]:
     if not list(jars.glob("delta-spark_*.jar")):
         faults.append(f"Delta's jars are not in {jars}")
     return faults
+
+
+def require(jars: Path) -> None:
+    """Raise `NotRunnable` if a session lacks something on this machine."""
+    if faults := missing(jars):
+        raise NotRunnable(f"the Spark engine cannot start: {'; '.join(faults)}", fix="make setup-jvm")
 
 
 def java() -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -97,17 +98,14 @@ def test_a_wrong_setting_names_its_variable(machine: Machine) -> None:
     assert "LAKEHOUSE_ENGINE" in done.stderr
 
 
-def test_an_engine_of_a_later_version_is_named(machine: Machine) -> None:
-    """`--engine spark` fails by name where this version has no such engine; nothing is written."""
-    from lakehouse_assets.engines.base import ENGINES
-
-    if "spark" in ENGINES:
-        pytest.skip("this version has the engine")
+def test_an_engine_that_cannot_start_says_what_is_missing(machine: Machine, tmp_path: Path) -> None:
+    """`--engine spark` without Delta's jars names them and the remedy; nothing is written."""
     write(machine.database, readings(3))
     machine.declare()
-    done = machine.lakehouse("run", "*", "--engine", "spark")
-    assert done.exit_code == 1
-    assert "'spark'" in done.stderr
+    child = machine.start("run", "*", "--engine", "spark", LAKEHOUSE_SPARK_JARS=str(tmp_path))
+    _, told = child.communicate(timeout=60)
+    assert child.returncode == 1
+    assert "make setup-jvm" in told
     assert machine.files() == {}
 
 

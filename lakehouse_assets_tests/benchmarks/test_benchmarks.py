@@ -1,0 +1,73 @@
+"""Tests of the benchmarks: that each runs, that processes are measured, that the page is that of the results."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import page
+from benchmarks.common import RESULTS, ROOT, BenchmarkFailed, Case, measured, sample
+
+
+def python(code: str) -> list[str]:
+    """A process that runs some Python."""
+    return [sys.executable, "-c", code]
+
+
+def test_a_process_is_measured_as_a_whole():
+    """Wall and CPU seconds, the peak of memory and the last line of JSON are those of the process."""
+    found = sample(python("import json, time; x = bytearray(90_000_000); time.sleep(0.3); print('{\"a\": 1}')"))
+    assert found.said == {"a": 1}
+    assert 0.3 <= found.seconds < 20
+    assert 0 < found.cpu_seconds < found.seconds
+    assert 90 < found.peak_mb < 250
+
+
+def test_a_case_that_fails_says_what_it_said():
+    """A benchmark with a broken case ends with its exit code and what it wrote, instead of a fast figure."""
+    with pytest.raises(BenchmarkFailed, match=r"(?s)exit code 3.*no such thing"):
+        sample(python("import sys; sys.stderr.write('no such thing'); sys.exit(3)"))
+
+
+def test_cases_run_in_turn_and_medians_are_kept(tmp_path):
+    """Cases take turns, so that a machine that slows down slows all of them; the figures are medians."""
+    trace = tmp_path / "trace"
+    say = "open({!r}, 'a').write({!r}); print({})"
+    times = iter([5, 1, 3])
+    cases = [
+        Case("a", lambda: python(say.format(str(trace), "a", next(times))), inside=float, rows=6),
+        Case("b", lambda: python(say.format(str(trace), "b", 0)), "peer", repeat=2),
+    ]
+    ours, peer = measured(cases, 3)
+    assert trace.read_text() == "ababa"
+    assert ours["inside_seconds"] == {"median": 3, "min": 1, "max": 5}
+    assert (ours["n"], ours["inside_rows_per_second"], peer["n"]) == (3, 2, 2)
+
+
+def test_the_page_is_that_of_the_results(tmp_path):
+    """`docs/benchmarks.md` is generated: figures in it and in the JSON are the same."""
+    page.write(RESULTS, tmp_path / "page.md")
+    assert (tmp_path / "page.md").read_text() == page.PAGE.read_text()
+
+
+def test_a_missed_bound_is_shown():
+    """A figure out of its bound is marked on the page."""
+    target = {"what": "speed", "bound": "at least 2", "found": 1, "unit": "×", "met": False}
+    one = json.loads((RESULTS / "definitions.json").read_text())
+    assert "| Definitions | speed | at least 2 | 1.00 × | **missed** |" in page.rendered([{**one, "targets": [target]}])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", page.ORDER)
+def test_a_benchmark_runs(tmp_path, name):
+    """Each benchmark runs at a small size and writes what the page needs; its own checks hold."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--no-peers", "--results", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / f"{name}.json").read_text())
+    assert found["tables"]
+    assert found["targets"]
+    assert found["title"] in page.rendered([found])
