@@ -11,8 +11,8 @@ ABOUT = (
     "A landed table of 10 columns (and the three that landing adds) is selected and judged by five rules; one row in a "
     "hundred breaks one of them and goes to the quarantine with the names of its broken rules and itself as received. "
     "Ours is `lakehouse run silver.readings`, plan, numbers, counts and examples included; *inside* is what the run "
-    "reports for the table. In the second table the times are made out of ISO 8601 text first, as Spark casts it, and a "
-    "text that is no time would go to quarantine."
+    "reports for the table. In the second table the times are made out of ISO 8601 text first, as Spark casts it, and "
+    "a text that is no time would go to quarantine."
 )
 NOTES = [
     "The peers keep no plan and no number and count nothing; pandas also keeps no names of broken rules, and neither "
@@ -63,7 +63,7 @@ def _peers(place: Path, landed: Path, rows: int, kind: str) -> list[Case]:
         def command() -> list[str]:
             return common.peer(function, landed / "bronze" / "readings", common.fresh(place / "peer"), kind)
 
-        return Case(name, command, "peer", note, rows)
+        return Case(name, command, "peer", note, rows, inside=common.peer_seconds)
 
     return [
         case("polars → write_deltalake", "silver_polars", "one collect in memory"),

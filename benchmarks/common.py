@@ -97,6 +97,11 @@ def peer(name: str, *words: object) -> list[str]:
     return [str(PEER_PYTHON), str(HERE / "peers.py"), name, *map(str, words)]
 
 
+def peer_seconds(said: Any) -> float:
+    """How long a peer's function took, without the start of its process."""
+    return float(said["inside"])
+
+
 def ours(module: str, function: str, *words: object) -> list[str]:
     """The command that runs a function of one of these modules with the project, and prints what it gives as JSON."""
     call = (
@@ -224,7 +229,11 @@ class Report:
             "title": self.title,
             "about": self.about,
             "repeat_with": f"python -m benchmarks.{self.name}",
-            "measured": {**self.began, "load": round(self.began["load"], 1), "load_after": round(os.getloadavg()[0], 1)},
+            "measured": {
+                **self.began,
+                "load": round(self.began["load"], 1),
+                "load_after": round(os.getloadavg()[0], 1),
+            },
             "options": {"rows": self.options.rows, "repeat": self.options.repeat, "quick": self.options.quick},
             "machine": machine(),
             "versions": versions(),

@@ -12,8 +12,8 @@ from benchmarks.common import Case, Report
 SIZES = {100: 3.0, 1_000: 6.0}
 """Entities of a catalog, and the seconds that their definitions may take."""
 ABOUT = (
-    "A fresh process reads a catalog (half of its entities land a SQLite table, half select, cast and judge the rows of "
-    "one), checks it, and builds the definitions and Dagster's repository of them. *Inside* leaves out the start of "
+    "A fresh process reads a catalog (half of its entities land a SQLite table, half select, cast and judge the rows "
+    "of one), checks it, and builds the definitions and Dagster's repository of them. *Inside* leaves out the start of "
     "Python and the import of Dagster. As a yardstick: the same number of assets that do nothing, in plain Dagster."
 )
 

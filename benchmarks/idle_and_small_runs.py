@@ -55,17 +55,17 @@ def _idle(report: Report, place: Path) -> None:
     entities = 6 if given.quick else ENTITIES
     many = common.catalog_of(place / "many", data.many_catalog(str(place / "many.db"), entities))
     data.many_tables(place / "many.db", entities // 2)
-    sensors = {"LAKEHOUSE_SENSOR_DB": str(place / "sensors.db")}
+    database = str(place / "sensors.db")
+    sensors = {"LAKEHOUSE_SENSOR_DB": database}
     rows = 1_000 if given.quick else 20_000
-    command = [common.LAKEHOUSE, "simulate", "sensors", "--database", place / "sensors.db", "--rows", str(rows)]
+    command = [str(common.LAKEHOUSE), "simulate", "sensors", "--database", database, "--rows", str(rows)]
     common.sample(command)
     cases = [
         _idle_case("ours, the shipped catalog", None, place / "lake-shipped", sensors),
         _idle_case(f"ours, {entities} entities", many, place / "lake-many", {}),
     ]
     if given.peers:
-        database = data.sensor_database(place / "dlt.db", rows)
-        idle = common.peer("idle_dlt", database, place / "dlt")
+        idle = common.peer("idle_dlt", data.sensor_database(place / "dlt.db", rows), place / "dlt")
         cases.append(Case("dlt, one table, incremental", lambda: idle, "peer"))
     for case in cases:  # what there is, is landed
         common.sample(case.command(), environ=case.environ)
@@ -113,7 +113,7 @@ def _land_case(commits: int, lake: Path) -> Case:
 
 def _land_peer(commits: int, table: Path) -> Case:
     def median(said: Any) -> float:
-        return statistics.median(said["seconds"])
+        return statistics.median(said["answer"]["seconds"])
 
     name = f"write_deltalake, after {commits:,} commits"
     return Case(name, lambda: common.peer("land_delta", table, TIMES), "peer", "no source, no plan", inside=median)

@@ -19,7 +19,7 @@ HEAD = """# Benchmarks
 
 Made by `python -m benchmarks.page` of `benchmarks/results/*.json`: do not edit it.
 
-Ours and the peers run in the same session, in turn (A B C, A B C, …), each in a process of its own. *Seconds* are those
+Ours and the peers run in turn (A B C, A B C, …), each in a process of its own. *Seconds* are those
 of the whole process, from its start to its exit: median, with the fastest and the slowest run in brackets. *CPU* is
 user and system time, *peak* the most memory that was resident at once (10⁶ bytes), both as the operating system
 counted them. *Inside* is what the process itself measured, without its start. Read ratios, and take those under 1.3 as

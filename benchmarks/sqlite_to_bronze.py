@@ -1,6 +1,7 @@
-"""SQLite -> bronze: a table of 26 columns landed as a Delta table, every cell's type verified, plan and number included.
+"""SQLite -> bronze: a table of 26 columns landed as a Delta table, every cell's type verified.
 
-The peers take what the driver gives them: none but the one named so looks at the type of every cell.
+Ours includes plan and number. The peers take what the driver gives them: only the one that says so looks at the type
+of every cell.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ LARGE = 5
 """How many times the rows the run has that shows the bound of the memory."""
 DLT = "dlt sql_database → Delta"
 ABOUT = (
-    "A SQLite table of 26 columns (10 REAL, 4 INTEGER, 12 TEXT, mostly short texts) becomes a Delta table on the same "
+    "A SQLite table of 26 columns (9 REAL, 3 INTEGER, 14 TEXT, mostly short texts) becomes a Delta table on the same "
     "disk. Ours is the whole command `lakehouse run`: it verifies the type of every cell, records a plan, commits its "
     "number with the rows, and adds `_ingested_at`, `_source` and `_position`. *Inside* is what the run reports for "
     "the table, without the start of the process."
@@ -72,7 +73,7 @@ def _peers(place: Path, database: Path, rows: int) -> list[Case]:
         def command() -> list[str]:
             return common.peer(function, database, common.fresh(target))
 
-        return Case(name, command, "peer", note, rows, repeat)
+        return Case(name, command, "peer", note, rows, repeat, common.peer_seconds)
 
     return [
         case("connectorx → write_deltalake", "sqlite_connectorx", "types not verified cell by cell"),
@@ -92,10 +93,11 @@ def _large(place: Path, rows: int) -> dict[str, Any]:
 def _judge(report: Report, rows: list[dict[str, Any]], large: dict[str, Any]) -> None:
     ours = rows[0]
     report.target("rows/s inside", "at least 350,000", 350_000, ours["inside_rows_per_second"], "rows/s", least=True)
-    report.target("rows/s of the whole command", "for comparison", 0, ours["rows_per_second"], "rows/s", least=True)
     if any(row["name"] == DLT for row in rows):
         times = common.ratio(rows, DLT, ours["name"])
-        report.target("whole command, against dlt", "at least 4 times as fast", 4, times, "×", least=True)
+        report.target("the whole process, against dlt", "at least 4 times as fast", 4, times, "×", least=True)
+        times = common.ratio(rows, DLT, ours["name"], "inside_seconds")
+        report.target("inside, against dlt", "at least 4 times as fast", 4, times, "×", least=True)
     report.target(f"peak with {large['rows']:,} rows", "at most 700 MB", 700, large["peak_mb"]["median"], "MB")
 
 

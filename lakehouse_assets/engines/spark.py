@@ -22,6 +22,7 @@ from lakehouse_assets.engines.base import OPERATION, Appender, Changes, Engine, 
 from lakehouse_assets.engines.duckdb_types import canonical, check_readable
 from lakehouse_assets.engines.partitions import Quotes, partitions_predicate
 from lakehouse_assets.engines.spark_appender import SparkAppender
+from lakehouse_assets.engines.spark_commits import Commits, mark_of
 from lakehouse_assets.engines.spark_frames import (
     BATCH_ROWS,
     Input,
@@ -44,11 +45,9 @@ from lakehouse_assets.engines.spark_session import (
     spark_faults,
 )
 from lakehouse_assets.engines.spark_sql import at, create, ident, literal, merge_into
-from lakehouse_assets.engines.spark_types import schema_of
-from lakehouse_assets.errors import ConcurrentWriter, LakeError, StoreFailed
-from lakehouse_assets.lake import log
+from lakehouse_assets.engines.spark_types import schema_of, struct_of
+from lakehouse_assets.errors import LakeError
 from lakehouse_assets.lake.delta import DeltaTable, checked, create_table, find_table, open_table
-from lakehouse_assets.lake.log import MARK
 from lakehouse_assets.lake.schemas import (
     check_columns,
     check_spec,
@@ -78,6 +77,7 @@ class SparkEngine(Engine):
     def __init__(self, storage: Storage, local: Local | None = None) -> None:
         self._storage = storage
         self._local = local or Local()
+        self._commits = Commits(storage)
         self._spool = Spool(self._local.temp_directory)
         self._names = itertools.count()
         self._id = uuid.uuid4().hex[:8]
@@ -107,18 +107,28 @@ class SparkEngine(Engine):
         if spec.properties.get("lakehouse.writers") != self.name:  # a table of both engines is made as both make it
             return create_table(uri, self._storage, spec)
         uri = checked(uri, spec)
-        with self._told({_METADATA: json.dumps({MARK: "create"})}), spark_faults("CREATE TABLE", uri):
+        with self._told({_METADATA: mark_of("create")}), spark_faults("CREATE TABLE", uri):
             self.spark.sql(create(uri, spec))
         return open_table(uri, self._storage)
 
     def add_columns(self, handle: Handle, fields: Sequence[pa.Field]) -> DeltaTable:
         wider = with_columns(handle.schema, fields)
         check_columns(wider, handle.uri)
+        self._enable(handle, wider)
         with spark_faults("add columns", handle.uri):
             empty = self.spark.createDataFrame([], struct(wider))
-            mark = json.dumps({MARK: "add_columns"})
+            mark = mark_of("add_columns")
             self._writer(empty, mark).option("mergeSchema", "true").mode("append").save(handle.uri)
         return open_table(handle.uri, self._storage)
+
+    def _enable(self, handle: Handle, columns: pa.Schema) -> None:
+        """Let a table hold TIMESTAMP_NTZ, if it is to: Spark wants that said in a commit of its own, before."""
+        if "timestamp_ntz" not in json.dumps(struct_of(columns)) or cast(DeltaTable, handle).supports("timestampNtz"):
+            return
+        with self._told({_METADATA: mark_of("enable")}), spark_faults("ALTER TABLE", handle.uri):
+            self.spark.sql(
+                f"ALTER TABLE {at(handle.uri)} SET TBLPROPERTIES ('delta.feature.timestampNtz' = 'supported')"
+            )
 
     def read(self, handle: Handle) -> SparkRelation:
         def make(staging: Staging) -> DataFrame:
@@ -258,6 +268,8 @@ class SparkEngine(Engine):
         if columns.equals(plain(handle.schema), check_metadata=True):
             return self._replace(handle, relation, number, None)
         check_spec(columns, handle.partition_by, handle.uri)
+        self._commits.check(handle, number)
+        self._enable(handle, columns)
 
         def how(writer: Any) -> Any:
             return writer.mode("overwrite").option("overwriteSchema", "true").partitionBy(*handle.partition_by)
@@ -290,52 +302,16 @@ class SparkEngine(Engine):
             with self._frame(relation, handle.uri) as frame, Staging(self.spark, self._spool) as staging:
                 source = self._name("merge")
                 staging.view(source, fitted(frame, columns, handle.partition_by))
-                with self._told({_APP: number.app_id, _VERSION: str(number.value), _METADATA: mark}):
+                told = {_APP: number.app_id, _VERSION: str(number.value), _METADATA: mark}
+                if any("." in name for name in handle.partition_by):
+                    told[_REPARTITION] = "false"  # Delta would look for a field of a struct
+                with self._told(told):
                     self.spark.sql(merge_into(handle, source, keys))
 
         return self._once(handle, number, write)
 
     def _once(self, handle: Handle, number: Number, write: Callable[[str], None]) -> Commit:
-        """Write under a number that nobody committed since the handle was opened, and find the commit.
-
-        Raises:
-            ConcurrentWriter: somebody else committed the number, before or meanwhile; nothing was written.
-        """
-        before = self._unraced(handle, number)
-        mark = json.dumps({MARK: number.plan or number.app_id, "write": uuid.uuid4().hex})
-        held = {file.path: file.rows for file in before.named_files()}
-        try:
-            write(mark)
-        except (ConcurrentWriter, StoreFailed):  # the store may have executed a commit, and its answer was lost
-            if (made := self._arrived(before, mark, held)) is None:
-                raise
-            return made
-        if (made := self._arrived(before, mark, held)) is None:
-            raise _raced(handle.uri)
-        return made
-
-    def _arrived(self, before: DeltaTable, mark: str, held: Mapping[str, int | None]) -> Commit | None:
-        """What the write with that mark did; `None` if it is in no version: its number was there already."""
-        after = open_table(before.uri, self._storage)
-        for version, commit in after.commits(before.version, after.version):
-            if log.info(commit).get("userMetadata") == mark:
-                return after.outcome(version, commit, held)
-        return None
-
-    def _unraced(self, handle: Handle, number: Number) -> DeltaTable:
-        """A fresh handle, if the numbers are as they were; the further numbers of the write are used up first.
-
-        A Delta write of Spark carries one number. The others fence writers that must not come after this one, so
-        their commits, which hold no rows, come before it.
-        """
-        table = open_table(handle.uri, self._storage)
-        watched = (number.app_id, *(app_id for app_id, _ in number.also))
-        if any(table.number(app_id) != handle.number(app_id) for app_id in watched):
-            raise _raced(handle.uri)
-        for app_id, value in number.also:
-            if table.number(app_id) < value:
-                self._append(table, None, Number(app_id, value, number.plan))
-        return open_table(handle.uri, self._storage) if number.also else table
+        return self._commits.once(handle, number, write, lambda table, used: self._append(table, None, used))
 
     def _writer(self, frame: DataFrame, mark: str, number: Number | None = None) -> Any:
         options = {"userMetadata": mark}
@@ -357,14 +333,12 @@ class SparkEngine(Engine):
     # maintenance
 
     def compact(self, handle: Handle, target_bytes: int) -> Commit:
-        before = open_table(handle.uri, self._storage)
-        if before.version != handle.version:
-            raise _raced(handle.uri)
+        before = self._commits.newest(handle)
         sizes = {_MAX: str(target_bytes), _MIN: str(target_bytes // 2)}
-        mark = json.dumps({MARK: "compact", "write": uuid.uuid4().hex})
+        mark = mark_of("compact")
         with self._told({_METADATA: mark, **sizes}), spark_faults("OPTIMIZE", handle.uri):
             self.spark.sql(f"OPTIMIZE {at(handle.uri)}").collect()
-        return self._arrived(before, mark, {}) or Commit(before.version, skipped=True)
+        return self._commits.made(before, mark, {}) or Commit(before.version, skipped=True)
 
     def vacuum(self, handle: Handle, retention_hours: int) -> list[str]:
         told = {
@@ -400,11 +374,5 @@ class SparkEngine(Engine):
 _APP, _VERSION = "spark.databricks.delta.write.txnAppId", "spark.databricks.delta.write.txnVersion"
 _METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 _MAX, _MIN = "spark.databricks.delta.optimize.maxFileSize", "spark.databricks.delta.optimize.minFileSize"
+_REPARTITION = "spark.databricks.delta.merge.repartitionBeforeWrite.enabled"
 _opening, _telling = threading.RLock(), threading.RLock()
-
-
-def _raced(uri: str) -> ConcurrentWriter:
-    return ConcurrentWriter(
-        f"another process committed to {uri} first; nothing of this write was kept",
-        fix="run again: the same batch is taken up from its plan",
-    )

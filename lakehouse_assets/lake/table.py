@@ -68,6 +68,11 @@ class TableAt:
             named.add("columnMapping")
         return tuple(f for f in EMBEDDED_REFUSES if f in {name.removesuffix("-preview") for name in named})
 
+    def supports(self, feature: str) -> bool:
+        """Whether the table's protocol names a Delta feature."""
+        protocol = self._inner.protocol()
+        return feature in {*(protocol.reader_features or ()), *(protocol.writer_features or ())}
+
     def refuse_features(self) -> None:
         """Raise `FeatureRefused` if the table uses what embedded reads would get wrong."""
         if features := self.features():

@@ -259,7 +259,8 @@ class WriteContract:
         )
         handle = table.open()
         assert table.rows() == [row]
-        assert (handle.version, handle.number(APP), handle.id) == (before + 1, 2, identity)
+        assert (handle.version, handle.number(APP), handle.id) == (commit.version, 2, identity)
+        assert table.rows(commit.version - 1) == table.rows(before) == [(1, "a")]
         assert [f.name for f in handle.schema] == ["k", "t", "n"]
         assert handle.schema.field("k").metadata == {b"comment": b"now a text"}
         assert (commit.rows_added, commit.rows_removed) == (1, 1)
