@@ -80,7 +80,7 @@ def _peers(place: Path, database: Path, rows: int) -> list[Case]:
         case("ADBC stream → write_deltalake", "sqlite_adbc", "types of the first batch"),
         case("ADBC, typeof of every cell first", "sqlite_adbc_checked", "every cell verified; a misfit ends it"),
         case("pandas read_sql → write_deltalake", "sqlite_pandas", "types of the values found", 2),
-        case(DLT, "sqlite_dlt", "types of the SQLite table", 2),
+        case(DLT, "sqlite_dlt", "types of the SQLite table"),
     ]
 
 

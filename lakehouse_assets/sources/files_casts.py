@@ -7,6 +7,8 @@ when casting it back gives the same again. What does not: texts (`files_texts.py
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types as pat
@@ -143,9 +145,36 @@ def _nested(values: pa.Array, to: pa.DataType, patterns: Patterns) -> Cast:
     unreadable = []
     for value in values:
         try:
-            rows.append(value.as_py())
+            rows.append(python_value(value))
             unreadable.append(False)
         except ValueError:  # a part below the microsecond has no Python value
             rows.append(None)
             unreadable.append(True)
     return _both(column(rows, to, patterns), pa.array(unreadable) if any(unreadable) else None)
+
+
+def python_value(scalar: pa.Scalar) -> Any:
+    """A value as Python holds it, whatever other libraries are installed: Arrow would give one of pandas, if it can.
+
+    Raises:
+        ValueError: it has a part below the microsecond.
+    """
+    kind = _in_micros(scalar.type)
+    return (scalar if kind == scalar.type else scalar.cast(kind)).as_py()
+
+
+def _in_micros(kind: pa.DataType) -> pa.DataType:
+    """The type with microseconds in the place of nanoseconds."""
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return pa.timestamp("us", tz=kind.tz)
+    if pa.types.is_time64(kind):
+        return pa.time64("us")
+    if pa.types.is_duration(kind) and kind.unit == "ns":
+        return pa.duration("us")
+    if pa.types.is_list(kind):
+        return pa.list_(kind.value_field.with_type(_in_micros(kind.value_type)))
+    if pa.types.is_map(kind):
+        return pa.map_(_in_micros(kind.key_type), _in_micros(kind.item_type))
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_in_micros(field.type)) for field in kind])
+    return kind

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from lakehouse_assets.errors import SourceUnreadable
-from lakehouse_assets.sources.files_casts import cast_values
+from lakehouse_assets.sources.files_casts import cast_values, python_value
 from lakehouse_assets.sources.files_listing import FileStat, Place
 from lakehouse_assets.sources.files_options import FileOptions
 from lakehouse_assets.sources.files_texts import Patterns
@@ -128,7 +128,7 @@ def _received(batch: pa.RecordBatch, row: int) -> dict[str, Any]:
 
 def _value(scalar: pa.Scalar) -> Any:
     try:
-        return scalar.as_py()
+        return python_value(scalar)
     except ValueError:  # a part below the microsecond has no Python value
         if isinstance(scalar, pa.StructScalar):
             return {name: _value(scalar[name]) for name in scalar}

@@ -133,11 +133,11 @@ class Lakes:
 
 
 def exact(row: Mapping[str, Any]) -> str:
-    """A row as a text; of doubles the twelve digits that do not depend on the order of a sum."""
+    """A row as a text; of doubles what does not depend on the order of rows: twelve digits, and no sign of 0."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, float):
-            return f"{value:.12g}"
+            return f"{value + 0.0:.12g}"
         if isinstance(value, Mapping):
             return {name: plain(item) for name, item in value.items()}
         return [plain(item) for item in value] if isinstance(value, list | tuple) else value
@@ -159,7 +159,7 @@ def grow_every(directory: Path, n: int) -> None:
         return
     every.orders(directory / "one.db", 10, first=200 * n)
     (directory / "found" / f"more{n}.csv").write_text(f"k,day,n\nb,2025-05-0{n},{n}\nq,2025-06-01,oops\n")
-    (directory / "wider" / f"more{n}.json").write_text(json.dumps({"k": n, "later": {"a": n}}) + "\n")
+    (directory / "wider" / f"more{n}.json").write_text(json.dumps({"k": str(n), "later": {"a": n}}) + "\n")
     (directory / "whole" / f"more{n}.csv").write_text(f"k,name\nz{n},name\n")
 
 
