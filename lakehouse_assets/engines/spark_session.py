@@ -125,10 +125,10 @@ def java() -> str | None:
     return shutil.which("java")
 
 
-def _configured(builder: SparkSession.Builder, local: Local) -> SparkSession.Builder:
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")  # read by the launcher; a host's name may lead elsewhere
+def configuration(local: Local) -> dict[str, str]:
+    """The settings of a session that is started here."""
     temp, more = local.temp_directory or tempfile.gettempdir(), dict(local.more)
-    settings = {
+    return {
         **OF_A_SESSION,
         "spark.jars": ",".join(sorted(map(str, local.jars.glob("*.jar")))),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
@@ -149,8 +149,12 @@ def _configured(builder: SparkSession.Builder, local: Local) -> SparkSession.Bui
         "spark.ui.showConsoleProgress": "false",
         **more,
     }
+
+
+def _configured(builder: SparkSession.Builder, local: Local) -> SparkSession.Builder:
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")  # read by the launcher; a host's name may lead elsewhere
     builder = builder.master(f"local[{local.threads or '*'}]").appName("lakehouse")
-    for name, value in settings.items():
+    for name, value in configuration(local).items():
         builder = builder.config(name, value)
     return builder
 

@@ -6,7 +6,7 @@ import json
 import sys
 
 from lakehouse_assets.engines.spark import SparkEngine
-from lakehouse_assets.engines.spark_session import REPOSITORY_JARS
+from lakehouse_assets.engines.spark_session import Local, configuration
 from lakehouse_assets.errors import ConcurrentWriter
 from lakehouse_assets.lake.storage import Storage
 from lakehouse_assets.lake.values import Number
@@ -21,17 +21,8 @@ def connect() -> None:
     """Open a session through a Spark Connect server of this machine."""
     from pyspark.sql import SparkSession
 
-    settings = {
-        **QUICK,
-        "spark.jars": ",".join(sorted(map(str, REPOSITORY_JARS.glob("*.jar")))),
-        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.ui.enabled": "false",
-    }
     builder = SparkSession.builder.remote("local[2]")
-    for name, value in settings.items():
+    for name, value in configuration(Local(memory="1g", threads=2, more=QUICK)).items():
         builder = builder.config(name, value)
     builder.getOrCreate()
 
