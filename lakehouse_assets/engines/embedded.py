@@ -15,19 +15,20 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pyarrow as pa
 
 from lakehouse_assets.engines import duckdb_stores
+from lakehouse_assets.engines.arrow_inputs import BATCH_ROWS, Input, OverArrow, inputs_of, passed_on
+from lakehouse_assets.engines.arrow_types import canonical, check_readable
 from lakehouse_assets.engines.base import OPERATION, Appender, Changes, Engine, Handle, Relation
 from lakehouse_assets.engines.duckdb_sql import literal, scan
-from lakehouse_assets.engines.duckdb_types import canonical, check_readable, quoted
+from lakehouse_assets.engines.duckdb_types import quoted
 from lakehouse_assets.engines.partitions import Quotes, partitions_predicate
 from lakehouse_assets.engines.staging import StagedAppender
 from lakehouse_assets.errors import (
     FeedExpired,
-    LakeError,
     LakehouseError,
     SettingsError,
     SqlError,
@@ -46,32 +47,15 @@ from lakehouse_assets.sql import dialect
 if TYPE_CHECKING:
     import duckdb
 
-BATCH_ROWS = 100_000
-"""Rows of a record batch that leaves the engine."""
-
-
-Input: TypeAlias = "pa.Table | Watched"
-"""Arrow data that DuckDB reads by name."""
-
 
 @dataclass(frozen=True)
-class DuckRelation(Relation):
-    """DuckDB SQL, and the Arrow data that it refers to by name.
-
-    Attributes:
-        plain: the input that the relation is, row for row; it is not sent through DuckDB, which reads far ahead of a
-            slow reader.
-    """
+class DuckRelation(OverArrow):
+    """DuckDB SQL, and the Arrow data that it refers to by name."""
 
     sql: str
     columns: pa.Schema
     inputs: Mapping[str, Input] = field(default_factory=dict)
     plain: Input | None = None
-
-    @property
-    def streams(self) -> set[str]:
-        """The inputs that can be read once."""
-        return {name for name, data in self.inputs.items() if isinstance(data, Watched)}
 
 
 class EmbeddedEngine(Engine):
@@ -137,14 +121,11 @@ class EmbeddedEngine(Engine):
         used = {name: cast(DuckRelation, relation) for name, relation in relations.items()}
         names = {name: self._name("in") for name in used}
         text = dialect.to_duckdb(sql, {name: r.columns for name, r in used.items()}, names, params or {})
-        streams = [name for relation in used.values() for name in relation.streams]
-        if len(streams) > len(set(streams)):
-            raise LakeError("two relations of one query read the same stream", fix="hold it while it is used twice")
+        inputs = inputs_of(used.values())
         ctes = ", ".join(
             f"{quoted(names[name])} AS {_kept(relation, text, names[name])} ({relation.sql})"
             for name, relation in used.items()
         )
-        inputs = {key: data for relation in used.values() for key, data in relation.inputs.items()}
         whole = f"WITH {ctes} SELECT * FROM ({text})" if ctes else text
         return DuckRelation(whole, self._describe(whole, inputs, sql), inputs)
 
@@ -168,9 +149,7 @@ class EmbeddedEngine(Engine):
 
     def _stream(self, duck: DuckRelation) -> Iterator[pa.RecordBatch]:
         if duck.plain is not None:
-            plain = duck.plain
-            for batch in plain.to_reader(BATCH_ROWS) if isinstance(plain, pa.Table) else plain.open():
-                yield conform(batch, duck.columns)
+            yield from passed_on(duck.plain, duck.columns)
             return
         with self._cursor(duck) as cursor:
             for batch in cursor.execute(duck.sql).to_arrow_reader(BATCH_ROWS):

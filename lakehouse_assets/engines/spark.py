@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,14 +19,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pyarrow as pa
 
+from lakehouse_assets.engines.arrow_inputs import Input, inputs_of, passed_on
+from lakehouse_assets.engines.arrow_types import canonical, check_readable
 from lakehouse_assets.engines.base import OPERATION, Appender, Changes, Engine, Handle, Relation
-from lakehouse_assets.engines.duckdb_types import canonical, check_readable
 from lakehouse_assets.engines.partitions import Quotes, partitions_predicate
 from lakehouse_assets.engines.spark_appender import SparkAppender
 from lakehouse_assets.engines.spark_commits import Commits, mark_of
 from lakehouse_assets.engines.spark_frames import (
-    BATCH_ROWS,
-    Input,
     SparkRelation,
     Spool,
     Staging,
@@ -173,16 +173,13 @@ class SparkEngine(Engine):
         used = {name: cast(SparkRelation, relation) for name, relation in relations.items()}
         names = {name: self._name("in") for name in used}
         text = dialect.to_spark(sql, {name: r.columns for name, r in used.items()}, names, params or {})
-        streams = [name for relation in used.values() for name in relation.streams]
-        if len(streams) > len(set(streams)):
-            raise LakeError("two relations of one query read the same stream", fix="hold it while it is used twice")
+        inputs = inputs_of(used.values())
 
         def make(staging: Staging) -> DataFrame:
             for name, relation in used.items():
                 staging.view(names[name], relation.make(staging))
             return staging.spark.sql(text)
 
-        inputs = {key: data for relation in used.values() for key, data in relation.inputs.items()}
         with spark_faults(sql), Staging(self.spark, self._spool) as empty:
             for name, relation in used.items():
                 empty.view(names[name], self.spark.createDataFrame([], struct(relation.columns)))
@@ -202,14 +199,14 @@ class SparkEngine(Engine):
             return parquet(staging.spark, path, columns)
 
         with self._parquet(relation, path):
-            yield SparkRelation(make, columns)
-            over.set()
+            try:
+                yield SparkRelation(make, columns)
+            finally:
+                over.set()
 
     @contextmanager
     def _parquet(self, relation: Relation, path: str) -> Iterator[None]:
         """The relation's rows as a directory of Parquet files, until the block ends."""
-        import shutil
-
         try:
             with self._frame(relation) as frame:
                 frame.write.parquet(path)
@@ -223,9 +220,7 @@ class SparkEngine(Engine):
 
     def _stream(self, relation: SparkRelation) -> Iterator[pa.RecordBatch]:
         if relation.plain is not None:
-            plain_ = relation.plain
-            for batch in plain_.to_reader(BATCH_ROWS) if isinstance(plain_, pa.Table) else plain_.open():
-                yield conform(batch, relation.columns)
+            yield from passed_on(relation.plain, relation.columns)
             return
         path = self._spool.place("out")
         with self._parquet(relation, path):

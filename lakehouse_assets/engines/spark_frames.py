@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 
-from lakehouse_assets.engines.base import Relation
+from lakehouse_assets.engines.arrow_inputs import BATCH_ROWS, Input, OverArrow
 from lakehouse_assets.engines.spark_sql import ident
 from lakehouse_assets.engines.spark_types import struct_of
 from lakehouse_assets.errors import LakeError, SettingsError
 from lakehouse_assets.lake.schemas import NO_PARTITION_VALUE, conform
 from lakehouse_assets.lake.storage import store_faults
-from lakehouse_assets.lake.streams import Watched, gathered
+from lakehouse_assets.lake.streams import gathered
 from lakehouse_assets.lake.table import TableAt
 from lakehouse_assets.lake.values import DataFile
 from lakehouse_assets.sql.types import spark_type
@@ -31,36 +31,22 @@ from lakehouse_assets.sql.types import spark_type
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-BATCH_ROWS = 100_000
-"""Rows of a record batch that leaves the engine."""
 GROUP_ROWS = 500_000
 """Rows of a row group of a staged file."""
 
 _FILE = "__lakehouse_file"
 
-Input: TypeAlias = "pa.Table | Watched"
-"""Arrow data that Spark reads from a staged file."""
 Make: TypeAlias = "Callable[[Staging], DataFrame]"
 
 
 @dataclass(frozen=True)
-class SparkRelation(Relation):
-    """How a frame is made, once the Arrow data that it reads is staged.
-
-    Attributes:
-        inputs: the Arrow data that it reads, by name.
-        plain: the input that the relation is, row for row; it need not pass through Spark.
-    """
+class SparkRelation(OverArrow):
+    """How a frame is made, once the Arrow data that it reads is staged."""
 
     make: Make
     columns: pa.Schema
     inputs: Mapping[str, Input] = field(default_factory=dict)
     plain: Input | None = None
-
-    @property
-    def streams(self) -> set[str]:
-        """The inputs that can be read once."""
-        return {name for name, data in self.inputs.items() if isinstance(data, Watched)}
 
 
 class Spool:
