@@ -23,6 +23,9 @@ ABOUT = (
     "All answers are compared with ours."
 )
 NOTES = [
+    "Why ours takes longer than DuckDB alone: it gives `read_parquet` the table's types (`schema = …`). DuckDB then does "
+    "not look into the file beforehand, and reads a table of one file with one thread. Tried outside of the project: "
+    "with a second, empty file in the list the same SQL took as long as DuckDB's plain read.",
     "The ratio to the fastest is taken inside, where starting Python and importing libraries does not count.",
     "DuckDB over delta-rs's pyarrow data set is left out: processes that end while it is being read often die at exit.",
 ]
@@ -53,8 +56,9 @@ def main(argv: list[str] | None = None) -> None:
     report.write()
 
 
+DUCKDB = "DuckDB read_parquet(file_uris)"
 _PEERS = {
-    "DuckDB read_parquet(file_uris)": "read_duckdb",
+    DUCKDB: "read_duckdb",
     "polars scan_delta, streaming": "read_polars",
     "deltalake QueryBuilder": "read_datafusion",
 }
@@ -94,6 +98,9 @@ def _compare(answers: dict[str, list[dict[str, Any]]]) -> None:
 def _judge(report: Report, rows: list[dict[str, Any]]) -> None:
     peers = [row for row in rows if row["kind"] == "peer"]
     if peers:
+        plain = next(row for row in peers if row["name"] == DUCKDB)
+        found = rows[0]["inside_seconds"]["median"] / plain["inside_seconds"]["median"]
+        report.target("inside, against DuckDB over the same files", "at most 1.3 times", 1.3, found, "×")
         fastest = min(peers, key=lambda row: float(row["inside_seconds"]["median"]))
         found = rows[0]["inside_seconds"]["median"] / fastest["inside_seconds"]["median"]
         report.target(f"inside, against the fastest ({fastest['name']})", "at most 1.3 times", 1.3, found, "×")

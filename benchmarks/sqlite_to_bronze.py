@@ -23,6 +23,8 @@ ABOUT = (
     "the table, without the start of the process."
 )
 NOTES = [
+    "Ours reads ranges of the rowid with two connections at a time, so its wall clock needs two free cores; where the "
+    "machine has other work to do, read the CPU seconds.",
     "pandas, ADBC and connectorx write no plan and verify no types: ADBC takes those of the first batch, pandas "
     "those of the values, connectorx ends at the first value that does not fit. dlt keeps a state of its own.",
 ]

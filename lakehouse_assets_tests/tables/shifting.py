@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -66,3 +67,14 @@ class Shifting:
         """The table's own columns and their types."""
         handle = self.it.engine.find(f"{self.it.lake.root}/{table.replace('.', '/')}")
         return {f.name: f.type for f in handle.schema if f.name not in (*ROW_COLUMNS, "_ingested_at")}
+
+
+def rescued(rows):
+    """The last value of each row as an object, without where it came from."""
+    found = []
+    for row in rows:
+        values = None if row[-1] is None else json.loads(row[-1])
+        for name in ("_source", "_position"):
+            _ = values and values.pop(name, None)
+        found.append((*row[:-1], values))
+    return found
