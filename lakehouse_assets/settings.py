@@ -6,6 +6,7 @@ What does not: anything about a table; that is the catalog's.
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +33,7 @@ class Settings(BaseSettings):
     """What computes, unless a run asks for another."""
     storage_options: dict[str, SecretStr] = Field(default_factory=dict)
     """Options of the object store (JSON), over those of the environment: `{"AWS_REGION": "eu-west-1"}`."""
-    memory_limit: str = "2GB"
+    memory_limit: str = Field(default="2GB", pattern=r"^\d+(\.\d+)? ?([KMGT]i?)?B?$")
     """How much memory the engine may use before it spills to `temp_directory`; for Spark, the JVM's heap."""
     temp_directory: Path | None = None
     """Where the engine spills and stages rows; absent: the system's directory for temporary files."""
@@ -61,16 +62,39 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type]
     except ValidationError as error:
-        faults = "; ".join(
-            f"LAKEHOUSE_{str(fault['loc'][0]).upper()}: {fault['msg']}{_shown(fault)}" for fault in error.errors()
-        )
+        faults = "; ".join(f"{_named(fault)}: {fault['msg']}{_shown(fault)}" for fault in error.errors())
     except UnreadableSetting as error:  # its cause quotes the text, which may hold a secret
         field = str(error).split('"')[1]
         faults = f"LAKEHOUSE_{field.upper()}: it is not JSON"
     raise SettingsError(f"settings are not legal: {faults}", fix="set or unset these variables")
 
 
+def _named(fault: ErrorDetails) -> str:
+    """The variable of a fault, and where in it."""
+    field, *inside = map(str, fault["loc"])
+    return ".".join([f"LAKEHOUSE_{field.upper()}", *inside])
+
+
 def _shown(fault: ErrorDetails) -> str:
     """The offending value, unless the setting holds secrets."""
     field = Settings.model_fields.get(str(fault["loc"][0]))
     return "" if field is None or "SecretStr" in str(field.annotation) else f" (got {fault['input']!r})"
+
+
+def checked_directory(given: Path | None) -> str | None:
+    """The directory for temporary files, if one is set and can be written.
+
+    Raises:
+        SettingsError: it cannot.
+    """
+    if given is None:
+        return None
+    try:
+        given.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=given).close()
+    except OSError as error:
+        raise SettingsError(
+            f"LAKEHOUSE_TEMP_DIRECTORY: {str(given)!r} cannot be used: {error.strerror}",
+            fix="set another directory, or make it writable",
+        ) from error
+    return str(given)

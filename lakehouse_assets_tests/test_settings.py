@@ -88,3 +88,16 @@ def test_importing_reads_no_environment():
     """A variable that is not legal does not stop an import."""
     code = "import os; os.environ['LAKEHOUSE_THREADS'] = 'x'; import lakehouse_assets.settings"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("limit", ["nonsense", "80%", "1.2.3GB", "", "-1GB"])
+def test_a_memory_limit_that_is_none_is_refused(limit):
+    """The variable and the value are named before an engine is opened."""
+    with pytest.raises(SettingsError, match="LAKEHOUSE_MEMORY_LIMIT"):
+        load_settings(memory_limit=limit)
+
+
+def test_a_value_inside_a_setting_is_named():
+    """A setting that holds several values says which of them is wrong."""
+    with pytest.raises(SettingsError, match=r"LAKEHOUSE_SPARK_CONF\.spark\.x"):
+        load_settings(spark_conf={"spark.x": 4})

@@ -220,10 +220,13 @@ class Engine(ABC):
 
     def refuse_writers(self, handle: Handle) -> None:
         """Raise `FeatureRefused` if the table is kept for another engine."""
-        writers = handle.properties.get("lakehouse.writers", "both")
+        self.refuse_writer(handle.properties.get("lakehouse.writers", "both"), handle.uri)
+
+    def refuse_writer(self, writers: str, where: str) -> None:
+        """Raise `FeatureRefused` unless `writers` is both engines, or this one."""
         if writers not in ("both", self.name):
             raise FeatureRefused(
-                f"the table at {handle.uri} may only be written by the engine {writers!r}",
+                f"the table at {where} may only be written by the engine {writers!r}",
                 value=self.name,
                 choices=(writers,),
                 fix=f"run it with --engine {writers}",

@@ -17,14 +17,22 @@ from lakehouse_assets.lake.values import DataFile
 _FILE, _PATH = "__lakehouse_file", "__lakehouse_path"
 
 
-def scan(schema: pa.Schema, partition_by: Sequence[str], files: Sequence[DataFile], prefix: str) -> str:
-    """A SELECT of the rows of `files` (at least one), whose paths DuckDB reaches under `prefix`."""
+def scan(
+    schema: pa.Schema, partition_by: Sequence[str], files: Sequence[DataFile], prefix: str, *, as_is: bool = False
+) -> str:
+    """A SELECT of the rows of `files` (at least one), whose paths DuckDB reaches under `prefix`.
+
+    Args:
+        as_is: the files have the table's very columns; DuckDB then opens them early, and reads one in several threads.
+    """
     paths = ", ".join(literal(prefix + file.path) for file in files)
     stored = [f for f in schema if f.name not in partition_by]
     columns = ", ".join(
         f"{literal(f.name)}: {{name: {literal(f.name)}, type: {literal(duckdb_type(f.type))}, default_value: NULL}}"
         for f in stored
     )
+    if not partition_by and as_is:
+        return f"SELECT {', '.join(quoted(f.name) for f in schema)} FROM read_parquet([{paths}])"
     if not partition_by:
         return f"SELECT * FROM read_parquet([{paths}], schema = MAP {{{columns}}})"
     rows = ", ".join(

@@ -30,7 +30,6 @@ from lakehouse_assets.engines.staging import StagedAppender
 from lakehouse_assets.errors import (
     FeedExpired,
     LakehouseError,
-    SettingsError,
     SqlError,
     StoreFailed,
 )
@@ -41,11 +40,15 @@ from lakehouse_assets.lake.schemas import compare, conform, fit, plain
 from lakehouse_assets.lake.storage import Storage, first_line, is_local, store_fault
 from lakehouse_assets.lake.streams import ENOUGH_ROWS, Watched
 from lakehouse_assets.lake.values import Commit, DataFile, Number, TableSpec
-from lakehouse_assets.settings import Settings
+from lakehouse_assets.settings import Settings, checked_directory
 from lakehouse_assets.sql import dialect
 
 if TYPE_CHECKING:
     import duckdb
+
+
+LARGE_BYTES = 1 << 20
+"""The size from which a table's only file is worth several threads."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class EmbeddedEngine(Engine):
 
     @classmethod
     def of(cls, settings: Settings, storage: Storage) -> EmbeddedEngine:
-        spill = str(settings.temp_directory) if settings.temp_directory else None
+        spill = checked_directory(settings.temp_directory)
         return cls(storage, memory_limit=settings.memory_limit, temp_directory=spill, threads=settings.threads)
 
     # tables
@@ -102,6 +105,8 @@ class EmbeddedEngine(Engine):
         moved = table.changes(start)
         if moved.kind == "append":
             return Changes("append", self._scan(table, moved.files))
+        if moved.kind == "images" and log.has_encoded_paths(moved.commits):
+            return Changes("rewritten")  # delta-rs does not find the files of its own change data feed then
         if moved.kind == "images":
             return Changes("images", self.from_arrow(table.change_feed(moved.commits)))
         return Changes(moved.kind)
@@ -246,7 +251,8 @@ class EmbeddedEngine(Engine):
         if not files:
             return self.from_arrow(table.schema.empty_table())
         prefix = "" if is_local(table.uri) else self._reach(table.uri)
-        return DuckRelation(scan(table.schema, table.partition_by, files, prefix), table.schema)
+        as_is = len(files) == 1 and files[0].size >= LARGE_BYTES and table.has_columns_of(files[0])
+        return DuckRelation(scan(table.schema, table.partition_by, files, prefix, as_is=as_is), table.schema)
 
     def _describe(self, sql: str, inputs: Mapping[str, Input], original: str) -> pa.Schema:
         empty = {name: data.schema.empty_table() for name, data in inputs.items()}
@@ -275,7 +281,9 @@ class EmbeddedEngine(Engine):
         with self._lock:
             if self._connection is None:
                 # of its own: an engine that closes deletes what any engine left in the directory that it spilled to
-                spill = f"{_spill_place(self._spill)}/lakehouse-spill-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+                place = self._spill or tempfile.gettempdir()
+                os.makedirs(place, exist_ok=True)
+                spill = f"{place}/lakehouse-spill-{os.getpid()}-{uuid.uuid4().hex[:8]}"
                 self._connection = duckdb.connect(config=cast(Any, self._config | {"temp_directory": spill}))
             return self._connection
 
@@ -287,19 +295,6 @@ class EmbeddedEngine(Engine):
                 duckdb_stores.register(self._open(), self._storage, uri)
                 self._reached.add(store)
         return f"{store}://"
-
-
-def _spill_place(given: str | None) -> str:
-    """The directory below which an engine spills."""
-    if given is None:
-        return tempfile.gettempdir()
-    try:
-        os.makedirs(given, exist_ok=True)
-    except OSError as error:
-        raise SettingsError(
-            f"LAKEHOUSE_TEMP_DIRECTORY: {given!r} cannot be made: {error.strerror}", fix="set another directory"
-        ) from error
-    return given
 
 
 def _gathered(data: pa.Table) -> pa.Table:

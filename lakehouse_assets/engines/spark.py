@@ -59,7 +59,7 @@ from lakehouse_assets.lake.schemas import (
 from lakehouse_assets.lake.storage import Storage
 from lakehouse_assets.lake.streams import Watched
 from lakehouse_assets.lake.values import Commit, DataFile, Number, TableSpec
-from lakehouse_assets.settings import Settings
+from lakehouse_assets.settings import Settings, checked_directory
 from lakehouse_assets.sql import dialect
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class SparkEngine(Engine):
 
     @classmethod
     def of(cls, settings: Settings, storage: Storage) -> SparkEngine:
-        temp = str(settings.temp_directory) if settings.temp_directory else None
+        temp = checked_directory(settings.temp_directory)
         jars = settings.spark_jars or REPOSITORY_JARS
         require(jars)
         return cls(storage, Local(jvm_memory(settings.memory_limit), settings.threads, jars, temp, settings.spark_conf))
@@ -269,7 +269,19 @@ class SparkEngine(Engine):
         def how(writer: Any) -> Any:
             return writer.mode("overwrite").option("overwriteSchema", "true").partitionBy(*handle.partition_by)
 
-        return self._write(handle, relation, number, how, columns)
+        clustered = self._clustered_by(handle)
+        commit = self._write(handle, relation, number, how, columns)
+        if kept := [name for name in clustered if name in columns.names]:  # Delta forgets them with the schema
+            with self._told({_METADATA: mark_of("cluster")}), spark_faults("ALTER TABLE", handle.uri):
+                self.spark.sql(f"ALTER TABLE {at(handle.uri)} CLUSTER BY ({', '.join(map(ident, kept))})")
+        return commit
+
+    def _clustered_by(self, handle: Handle) -> list[str]:
+        if not cast(DeltaTable, handle).supports("clustering"):
+            return []
+        with spark_faults("DESCRIBE DETAIL", handle.uri):
+            (detail,) = self.spark.sql(f"DESCRIBE DETAIL {at(handle.uri)}").collect()
+        return list(detail["clusteringColumns"])
 
     def _write(
         self,

@@ -6,6 +6,7 @@ What belongs here: frames and their staged files. What does not: tables.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import shutil
@@ -20,7 +21,7 @@ import pyarrow as pa
 from lakehouse_assets.engines.arrow_inputs import BATCH_ROWS, Input, OverArrow
 from lakehouse_assets.engines.spark_sql import ident
 from lakehouse_assets.engines.spark_types import struct_of
-from lakehouse_assets.errors import LakeError, SettingsError
+from lakehouse_assets.errors import LakeError
 from lakehouse_assets.lake.schemas import NO_PARTITION_VALUE, conform
 from lakehouse_assets.lake.storage import store_faults
 from lakehouse_assets.lake.streams import gathered
@@ -57,21 +58,9 @@ class Spool:
         self._names = itertools.count()
 
     def place(self, kind: str) -> str:
-        """A path where nothing stands.
-
-        Raises:
-            SettingsError: the directory for temporary files cannot be made.
-        """
+        """A path where nothing stands."""
         if not self._path:
-            try:
-                if self._below:
-                    os.makedirs(self._below, exist_ok=True)
-                self._path = tempfile.mkdtemp(prefix="lakehouse-spark-", dir=self._below)
-            except OSError as error:
-                raise SettingsError(
-                    f"LAKEHOUSE_TEMP_DIRECTORY: {self._below!r} cannot be used: {error.strerror}",
-                    fix="set another directory",
-                ) from error
+            self._path = tempfile.mkdtemp(prefix="lakehouse-spark-", dir=self._below)
         return f"{self._path}/{kind}-{next(self._names)}"
 
     def close(self) -> None:
@@ -158,7 +147,8 @@ class StagedFile:
 
 def parquet(spark: SparkSession, path: str | list[str], columns: pa.Schema) -> DataFrame:
     """The frame of Parquet files with exactly these columns; columns that a file lacks are NULL."""
-    return spark.read.schema(struct(columns)).parquet(*([path] if isinstance(path, str) else path))
+    reader = spark.read.schema(struct(columns)).option("__globPaths__", "false")  # a path may hold { and }
+    return reader.parquet(*([path] if isinstance(path, str) else path))
 
 
 def struct(columns: pa.Schema) -> Any:
@@ -177,12 +167,26 @@ def stream(path: str, columns: pa.Schema) -> Iterator[pa.RecordBatch]:
             yield conform(batch, columns)
 
 
+def alike(files: Sequence[DataFile]) -> list[list[DataFile]]:
+    """Files in groups in which each name stands once."""
+    groups: list[dict[str, DataFile]] = []
+    for file in files:
+        name = file.path.rsplit("/", 1)[1]
+        group = next((g for g in groups if name not in g), None)
+        if group is None:
+            groups.append(group := {})
+        group[name] = file
+    return [list(group.values()) for group in groups]
+
+
 def rows_of_files(spark: SparkSession, table: TableAt, files: Sequence[DataFile]) -> DataFrame:
     """The rows of some of a table's files (at least one), with the partition values that the log gives them."""
     from pyspark.sql import functions as F  # noqa: N812
 
     schema, by = nullable(table.schema), table.partition_by
     stored = pa.schema([f for f in schema if f.name not in by])
+    if len({file.path.rsplit("/", 1)[1] for file in files}) < len(files):  # another writer's: tell them apart
+        return functools.reduce(lambda a, b: a.unionByName(b), (rows_of_files(spark, table, g) for g in alike(files)))
     rows = parquet(spark, [file.path for file in files], stored)
     if not by:
         return rows

@@ -114,7 +114,9 @@ def missing(jars: Path = REPOSITORY_JARS) -> list[str]:
 def require(jars: Path) -> None:
     """Raise `NotRunnable` if a session lacks something on this machine."""
     if faults := missing(jars):
-        raise NotRunnable(f"the Spark engine cannot start: {'; '.join(faults)}", fix="make setup-jvm")
+        own = jars == REPOSITORY_JARS
+        fix = "make setup-jvm" if own else "make setup-jvm, and unset LAKEHOUSE_SPARK_JARS or point it at the jars"
+        raise NotRunnable(f"the Spark engine cannot start: {'; '.join(faults)}", fix=fix)
 
 
 def java() -> str | None:
@@ -208,7 +210,7 @@ def spark_fault(error: Exception, what: str, uri: str = "") -> LakehouseError | 
             return make(uri or what, line)
     if type(error).__name__ in _OF_QUERIES or _QUERY.search(text):
         return SqlError(f"the query failed: {line}", value=what[:500], fix="mend the expression")
-    return LakeError(f"Spark failed on {uri or what[:200]}: {line}", fix="see the cause above")
+    return LakeError(f"Spark failed on {uri or what[:200]}: {line}", fix="run it with lakehouse --debug to see where")
 
 
 def _line(error: Exception) -> str:
@@ -286,6 +288,6 @@ def jvm_memory(limit: str) -> str:
         SettingsError: it is none.
     """
     units = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-    if not (match := re.fullmatch(r"\s*([\d.]+)\s*([KMGT]?)I?B?\s*", limit, re.IGNORECASE)):
+    if not (match := re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)I?B?", limit, re.IGNORECASE)):
         raise SettingsError("LAKEHOUSE_MEMORY_LIMIT is not legal", value=limit, fix="give it as 2GB or 500MB")
     return f"{max(512, int(float(match[1]) * units[match[2].upper()]) >> 20)}m"

@@ -279,6 +279,13 @@ def _lakehouse(entity: Entity) -> Iterator[Misfit]:
         yield Misfit(
             ("lakehouse", "cluster_by"), "a table is clustered or partitioned, not both", fix="keep one of them"
         )
+    if options.cluster_by and options.writers != "spark":
+        yield Misfit(
+            ("lakehouse", "cluster_by"),
+            "only a table that Spark alone writes can be clustered",
+            options.cluster_by,
+            fix="say `writers: spark` beside it, or remove it",
+        )
     yield from _evolution(entity)
     fresh = options.freshness
     if fresh and fresh.warn_delta and fresh.fail_delta and fresh.warn_delta > fresh.fail_delta:

@@ -39,6 +39,7 @@ DEFAULTS = {
     "delta.checkpointInterval": str(CHECKPOINT_INTERVAL),
     "delta.enableExpiredLogCleanup": "false",
     "delta.dataSkippingNumIndexedCols": str(INDEXED_COLUMNS),
+    "delta.randomizeFilePrefixes": "true",  # Spark names no directory after a partition's value
 }
 """Properties of every table, unless its entity says otherwise."""
 
@@ -62,7 +63,20 @@ class DeltaTable(TableAt):
         Refused if anybody committed anything since the handle was opened: delta-rs does not notice that two
         compactions removed the same files.
         """
+        self._refuse_odd_paths()
         return self._commit_files(old, new, number, changes_data=False)
+
+    def _refuse_odd_paths(self) -> None:
+        """Raise `FeatureRefused` where removing a file would leave it live.
+
+        Other writers may log paths with letters as they are; delta-rs encodes them when it removes them, and whoever
+        reads the log takes that for another file.
+        """
+        if odd := [path for path in self._adds().column("path").to_pylist() if not path.isascii()]:
+            raise FeatureRefused(
+                f"the table at {self.uri} names files in a way that delta-rs cannot remove: {odd[0]!r}",
+                fix="run it with --engine spark",
+            )
 
     def _commit_files(
         self, old: Sequence[DataFile], new: Sequence[DataFile], number: Number, *, changes_data: bool
@@ -94,11 +108,13 @@ class DeltaTable(TableAt):
         `predicate` must cover every row of `data`. A bare overwrite from a stale handle is not a whole replace, so
         the predicate is always given.
         """
+        self._refuse_odd_paths()
         held = {file.path: file.rows for file in self.files()}
         return self._write(data, number, held=held, mode="overwrite", predicate=predicate)
 
     def overwrite_schema(self, data: pa.RecordBatchReader, number: Number) -> Commit:
         """Replace all rows and the schema, in one commit."""
+        self._refuse_odd_paths()
         check_spec(data.schema, self.partition_by, self.uri)
         held = {file.path: file.rows for file in self.files()}
         return self._write(data, number, held=held, mode="overwrite", predicate="true", schema_mode="overwrite")
@@ -125,6 +141,7 @@ class DeltaTable(TableAt):
             source: the table's columns and the column `op`: "u" inserts or updates the row, "d" deletes it; at most
                 one row a key, and at least one row (an empty merge would make no commit).
         """
+        self._refuse_odd_paths()
         columns = {_quoted(name): f"s.{_quoted(name)}" for name in self.schema.names}
         on = " AND ".join(f"(t.{_quoted(key)} IS NOT DISTINCT FROM s.{_quoted(key)})" for key in keys)
         rows = Watched(source.to_reader() if isinstance(source, pa.Table) else source)

@@ -137,6 +137,14 @@ def changed_paths(range_: Iterable[tuple[int, Sequence[Action]]]) -> list[str]:
     return [unquote(path) for path in found]
 
 
+def has_encoded_paths(range_: Iterable[tuple[int, Sequence[Action]]]) -> bool:
+    """Whether a file of these versions stands under a path that the log encodes: values of partitions with marks."""
+    kinds = ("add", "remove", "cdc")
+    return any(
+        "%" in action[kind]["path"] for _, commit in range_ for action in commit for kind in kinds if kind in action
+    )
+
+
 def needed_since(range_: Iterable[tuple[int, Sequence[Action]]], *, snapshot: bool) -> int | None:
     """When the first file was given up that somebody at the start of the range still needs; `None` if none was.
 

@@ -15,8 +15,8 @@ from lakehouse_assets.errors import FeatureRefused, FeedExpired, LakeError
 from lakehouse_assets.lake import log
 from lakehouse_assets.lake.faults import translated
 from lakehouse_assets.lake.files import data_files
-from lakehouse_assets.lake.schemas import widens
-from lakehouse_assets.lake.storage import Storage
+from lakehouse_assets.lake.schemas import same_type, widens
+from lakehouse_assets.lake.storage import Storage, store_faults
 from lakehouse_assets.lake.values import Commit, DataFile, Moved
 
 if TYPE_CHECKING:
@@ -104,6 +104,16 @@ class TableAt:
                 key = tuple((value is None, value) for value in file.partition_values.values())
                 small.setdefault(key, []).append(file)
         return [file for group in small.values() if len(group) > 1 for file in group]
+
+    def has_columns_of(self, file: DataFile) -> bool:
+        """Whether a data file has the table's very columns, in name and type."""
+        import pyarrow.parquet as pq
+
+        fs, _ = self.storage.filesystem(self.uri)
+        with store_faults(self.uri, LakeError):
+            found = pq.read_schema(file.path, filesystem=fs)
+        stored = {f.name: f.type for f in found}
+        return all(f.name in stored and same_type(f.type, stored[f.name]) for f in self.schema)
 
     def rows(self) -> int | None:
         """Rows of this version from the files' statistics; `None` if a file has none."""

@@ -186,7 +186,9 @@ def table_properties(work: Work, entity: Entity, *, change_feed: bool) -> dict[s
         FeatureRefused: the user's own turn on a feature that the embedded engine would misread.
     """
     writers = entity.lakehouse.writers or ("both" if is_local(work.lake.root) else work.engine.name)
-    refused = [name for name, value in entity.table_properties.items() if name in _SPARK_ONLY and value != "false"]
+    off = ("false", "none")
+    given = {name: value.lower() for name, value in entity.table_properties.items()}
+    refused = [name for name, value in given.items() if name in _SPARK_ONLY and value not in off]
     if refused and writers != "spark":
         raise FeatureRefused(
             f"entity {entity.entity_id!r}: table_properties {', '.join(refused)} make a table that only Spark can read",

@@ -44,7 +44,8 @@ def _recipe(work: Work, entity: Entity, today: str) -> dict[str, Any]:
     """The query in full, what it is refreshed by, and the day if the query uses it: a new day refreshes all of it."""
     sql = view.expanded(work, entity.table)
     proven = not view.reads_views(work, entity.table) and work.catalog.refresh_fault(entity) is None
-    key = list(entity.lakehouse.refresh_key) if proven else []
+    merged = entity.primary_keys or _by(entity) == "partitions"  # rows without keys cannot be put in their places
+    key = list(entity.lakehouse.refresh_key) if proven and merged else []
     return {"sql": sql, "key": key, "keys": list(entity.primary_keys), **({"day": today} if ":run_date" in sql else {})}
 
 

@@ -206,6 +206,9 @@ def _open(work: Work, entity: Entity, *, checked: bool = True) -> Opened:
     target = work.engine.find(work.uri(entity.table))
     if target is not None:
         check_ours(target, entity.table)
+        work.engine.refuse_writers(target)
+    elif entity.lakehouse.writers:
+        work.engine.refuse_writer(entity.lakehouse.writers, work.uri(entity.table))
     name = work.feed_name(entity)
     number = target.number(name.app_id) if target else 0
     ledger = work.book.open(name)

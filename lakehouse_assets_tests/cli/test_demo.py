@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from lakehouse_assets_tests.cli.lab import Machine
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_demo_tells_its_story(machine: Machine) -> None:

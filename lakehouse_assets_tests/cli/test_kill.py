@@ -23,6 +23,8 @@ from lakehouse_assets.lake.storage import Storage
 from lakehouse_assets_tests.cli.lab import Machine, readings, rows_of, write
 from lakehouse_assets_tests.conftest import Bucket
 
+pytestmark = pytest.mark.slow
+
 WRITER = """
 import sqlite3, sys, time
 connection = sqlite3.connect(sys.argv[1], timeout=60, isolation_level=None)
@@ -128,14 +130,12 @@ def test_a_killed_run_ends_in_the_tables_of_a_clean_one(machine: Machine, chance
         assert machine.rows(table) == clean.rows(table), table
 
 
-@pytest.mark.slow
 def test_many_kills(machine: Machine, chance: random.Random) -> None:
     """§7.1: many kills of uploads, on a local disk."""
     kill_uploads(machine, 12, chance, 3000, f"{machine.root}/bronze/readings")
     assert_uploaded_once(machine, f"{machine.root}/bronze/readings")
 
 
-@pytest.mark.slow
 def test_many_kills_on_s3(tmp_path: Path, chance: random.Random, s3: Bucket) -> None:
     """§7.1: many kills of uploads, on an object store."""
     machine = Machine(tmp_path, s3.options)

@@ -215,6 +215,7 @@ def test_missing_permission_is_named(lab: Machine, as_nobody: Elsewhere, what: s
     assert lab.files() == {}
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_tried_again_and_named(lab: Machine, on_tiny_disk: Elsewhere) -> None:
     """Space may come back: with --once it is tried some times, each said; then exit code 1."""
     write(lab.database, [(str(n) * 10, n / 7) for n in range(100_000)])

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from lakehouse_assets.errors import FeedExpired, LakeError
-from lakehouse_assets_tests.engines.bench import KV, Bench, Table
+from lakehouse_assets_tests.engines.bench import KV, Bench, Table, move_file
 
 
 def drop_version(table: Table, version: int) -> None:
@@ -188,3 +188,25 @@ class FeedContract:
         with pytest.raises(FeedExpired):
             table.rows(start)
         assert table.rows() == [(9, "z")]
+
+    def test_files_of_one_name_in_several_partitions(self, bench: Bench) -> None:
+        """Another writer may call files alike: each row comes once, with the values of its own partition."""
+        schema = pa.schema([("p", pa.string()), ("v", pa.int64())])
+        table = bench.table(schema, ("a", 0), partition_by=["p"])
+        before = table.version
+        for n, p in enumerate("ab"):
+            table.append((p, n + 1))
+            move_file(table, before + n + 1, f"p={p}/part-3.parquet")
+        assert table.moved(before) == ("append", [("a", 1), ("b", 2)])
+        assert table.rows() == [("a", 0), ("a", 1), ("b", 2)]
+
+    def test_paths_with_marks(self, bench: Bench) -> None:
+        """A table stands below any directory that a lake may have."""
+        below = Bench(bench.engine, f"{bench.place()}/la ke{{x}} ü+&'")
+        table = below.table(KV, (1, "a"), feed=True)
+        before = table.version
+        table.append((2, "b"))
+        assert table.moved(before) == ("append", [(2, "b")])
+        table.merge([(1, "A")])
+        assert table.moved(before)[0] == "images"
+        assert table.rows() == [(1, "A"), (2, "b")]

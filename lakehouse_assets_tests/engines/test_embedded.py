@@ -16,11 +16,11 @@ import pytest
 
 from lakehouse_assets.engines.base import open_engine
 from lakehouse_assets.engines.embedded import DuckRelation, EmbeddedEngine
-from lakehouse_assets.errors import ConcurrentWriter
+from lakehouse_assets.errors import ConcurrentWriter, FeatureRefused
 from lakehouse_assets.lake.storage import Storage
 from lakehouse_assets.lake.values import Number, TableSpec
 from lakehouse_assets.settings import load_settings
-from lakehouse_assets_tests.engines.bench import APP, KV, Bench
+from lakehouse_assets_tests.engines.bench import APP, KV, Bench, move_file
 from lakehouse_assets_tests.engines.contract import EngineContract
 
 
@@ -60,6 +60,7 @@ def append_once(place: str, who: str) -> str:
 PROCESSES = 3
 
 
+@pytest.mark.slow
 def test_processes_commit_a_number_once(shared, tmp_path, in_process):
     """Of several processes that opened the table at the same version, one commits the number."""
     table = Bench(shared, str(tmp_path)).table(KV)
@@ -80,6 +81,7 @@ def stream_in(place: str) -> list[int]:
     return [pa.default_memory_pool().max_memory() >> 20, commit.rows_added]
 
 
+@pytest.mark.slow
 def test_a_stream_is_appended_in_bounded_memory(tmp_path, in_process):
     """320 MB pass through less than 200 MB, although the writer is slower than the source."""
     most, rows = in_process.call(stream_in, tmp_path / "t")
@@ -99,6 +101,7 @@ def test_tiny_batches_are_no_burden(kind):
     engine.close()
 
 
+@pytest.mark.slow
 def test_closing_leaves_nothing_behind(tmp_path, monkeypatch):
     """No thread, no spilled file, no open file; the engine may be used again, and closed twice."""
     monkeypatch.chdir(tmp_path)
@@ -142,3 +145,40 @@ def test_the_settings_describe_the_engine(tmp_path):
 
 
 V = pa.schema([("v", pa.string())])
+
+
+@pytest.mark.parametrize("how", ["replace", "merge", "rebuild", "compact"])
+def test_files_that_could_not_be_removed_are_left_to_spark(shared, tmp_path, how):
+    """A path that another writer logged with letters as they are: delta-rs would remove another one, and rows double."""
+    schema = pa.schema([("p", pa.string()), ("v", pa.int64())])
+    table = Bench(shared, str(tmp_path)).table(schema, ("Köln", 0), partition_by=["p"])
+    table.append(("Köln", 1))
+    move_file(table, table.version, "p=Köln/part-1.parquet")
+    rows, version = table.rows(), table.version
+    assert rows == [("Köln", 0), ("Köln", 1)]
+    writes = {
+        "replace": lambda: table.replace(("x", 1)),
+        "merge": lambda: table.merge([("x", 1)], keys=["v"]),
+        "rebuild": lambda: shared.rebuild(table.open(), table.relation([("x", 1)]), schema, table.next()),
+        "compact": table.compact,
+    }
+    with pytest.raises(FeatureRefused, match="--engine spark"):
+        writes[how]()
+    assert (table.rows(), table.version) == (rows, version)
+    table.append(("Köln", 2))
+    assert len(table.rows()) == 3
+
+
+def test_one_large_file_is_read_by_its_own_columns(shared, tmp_path):
+    """A table's only file is read whether it has the table's columns or was written before they were added."""
+    table = Bench(shared, str(tmp_path)).table(KV)
+    values = [f"{n:040d}" for n in range(400_000)]
+    shared.append(table.open(), shared.from_arrow(pa.table({"k": range(400_000), "v": values})), table.next())
+    assert len(list(Path(table.uri).glob("*.parquet"))) == 1
+    sums = "SELECT count(*) AS n, sum(k) AS k, max(v) AS v FROM t"
+    expected = [{"n": 400_000, "k": sum(range(400_000)), "v": values[-1]}]
+    assert "schema" not in shared.read(table.open()).sql
+    assert shared.rows(shared.query(sums, {"t": shared.read(table.open())})) == expected
+    shared.add_columns(table.open(), [pa.field("w", pa.int64())])
+    assert "schema" in shared.read(table.open()).sql
+    assert shared.rows(shared.query(sums, {"t": shared.read(table.open())})) == expected

@@ -15,6 +15,7 @@ from lakehouse_assets.lake.storage import Storage
 from lakehouse_assets.lake.values import Number, TableSpec
 from lakehouse_assets_tests.engines.bench import APP, KV, Bench, Table
 from lakehouse_assets_tests.engines.contract import EngineContract
+from lakehouse_assets_tests.engines.contract_writes import ODD
 
 
 class TestSpark(EngineContract):
@@ -85,6 +86,39 @@ def test_a_table_of_spark_may_be_clustered(spark: SparkEngine, tmp_path: Path) -
     assert not table.compact().skipped
     assert table.rows() == [(1, "a"), (2, "b"), (3, "c"), (4, "d")]
     assert table.moved(before) == ("none", [])
+
+
+def test_a_rebuild_with_other_columns_stays_clustered(spark: SparkEngine, tmp_path: Path) -> None:
+    """Delta forgets the clustering with the schema: it is declared again for the columns that are left."""
+    table = own_table(spark, tmp_path, ("k",))
+    columns = pa.schema([("k", pa.int64()), ("w", pa.string())])
+    spark.rebuild(table.open(), table.relation([(1, "x")], columns), columns, table.next())
+    (detail,) = spark.spark.sql(f"DESCRIBE DETAIL delta.`{table.uri}`").collect()
+    assert (detail["clusteringColumns"], table.rows()) == (["k"], [(1, "x")])
+
+
+def test_partition_values_outlive_both_engines(spark: SparkEngine, tmp_path: Path) -> None:
+    """What Spark wrote embedded replaces, merges and compacts, and the other way round: no row stays that was removed."""
+    embedded = EmbeddedEngine(Storage())
+    schema = pa.schema([("p", pa.string()), ("v", pa.int64())])
+    table = Bench(spark, str(tmp_path)).table(schema, *((p, n) for n, p in enumerate(ODD)), partition_by=["p"])
+    table.append(*((p, n + 100) for n, p in enumerate(ODD)))
+    ours = Table(embedded, table.uri, first=table.number + 1)
+    before = ours.rows()
+    assert before == table.rows()
+    assert not ours.compact().skipped
+    assert ours.rows() == table.rows() == before
+    ours.replace((ODD[4], -1), partitions=[{"p": ODD[4]}])
+    ours.merge([("Köln", 0)], [(ODD[5], 5)], keys=["v"])
+    theirs = Table(spark, table.uri, first=ours.number + 1)
+    assert ours.rows() == theirs.rows()
+    theirs.replace((ODD[3], -2), partitions=[{"p": ODD[3]}])
+    theirs.merge([("Köln", 1)], [], keys=["v"])
+    assert ours.rows() == theirs.rows()
+    last = Table(embedded, table.uri, first=theirs.number + 1)
+    last.replace(("Köln", 9))
+    assert last.rows() == theirs.rows() == [("Köln", 9)]
+    embedded.close()
 
 
 def test_files_with_deletion_vectors_are_rewritten_or_followed_exactly(spark: SparkEngine, tmp_path: Path) -> None:

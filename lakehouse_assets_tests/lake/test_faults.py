@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from deltalake import exceptions
 
+from lakehouse_assets.engines.base import open_engine
 from lakehouse_assets.engines.embedded import EmbeddedEngine
 from lakehouse_assets.errors import (
     ConcurrentWriter,
@@ -23,6 +24,7 @@ from lakehouse_assets.lake.faults import KNOWN, translated
 from lakehouse_assets.lake.storage import Storage
 from lakehouse_assets.lake.streams import Watched
 from lakehouse_assets.lake.values import Number, TableSpec
+from lakehouse_assets.settings import load_settings
 
 DELTA = {name: cls for name, cls in vars(exceptions).items() if isinstance(cls, type)}
 CONFLICT = "Failed to commit transaction: Concurrent transaction failed."
@@ -160,9 +162,8 @@ def test_too_little_memory_and_disk_is_named_with_the_settings(on_tiny_disk, tmp
 
 
 def test_a_directory_to_spill_to_that_cannot_be_made(tmp_path):
-    """The setting is named when the engine is first used."""
+    """The setting is named before anything is written."""
     (tmp_path / "file").write_text("")
-    engine = EmbeddedEngine(Storage(), temp_directory=str(tmp_path / "file" / "spill"))
-    rows = engine.from_arrow(pa.table({"a": [1]}))
-    with pytest.raises(SettingsError, match="LAKEHOUSE_TEMP_DIRECTORY"):
-        engine.query("SELECT a FROM t", {"t": rows})
+    for place in (tmp_path / "file" / "spill", tmp_path / "file", "/proc/nope"):
+        with pytest.raises(SettingsError, match="LAKEHOUSE_TEMP_DIRECTORY"):
+            open_engine(load_settings(temp_directory=place), Storage())

@@ -129,6 +129,7 @@ def record_next(uri: str, by: str) -> str:
         return "refused"
 
 
+@pytest.mark.slow
 def test_processes_record_the_next_plan_once(book, in_process):
     """Of several processes that start together one records plan 2, or they follow each other in revisions."""
     record(book, plan(1))
@@ -140,6 +141,7 @@ def test_processes_record_the_next_plan_once(book, in_process):
     assert book.open(FEED).last(FEED).revision == 1 + len(recorded)
 
 
+@pytest.mark.slow
 def test_the_last_of_many_plans_is_found_in_one_file(book):
     """After hundreds of plans of many feeds, statistics leave one file to open; also for ids that share a long start."""
     start = "silver." + "a_very_long_name_of_a_table_" * 6
@@ -156,6 +158,7 @@ def test_the_last_of_many_plans_is_found_in_one_file(book):
         assert [p.number for p in book.open(feed).history(feed)] == list(range(1, 52))
 
 
+@pytest.mark.slow
 def test_many_plans_are_folded_into_few_files(book):
     """However many plans there are, few small files hold them, few commits follow the last checkpoint, none is lost."""
     for number in range(1, FOLD + 30):

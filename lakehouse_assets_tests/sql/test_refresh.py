@@ -196,6 +196,7 @@ def queries(draw):
     return f"SELECT {select} FROM {draw(SOURCE)} AS a {join} {draw(SOURCE)} AS b{on}{draw(WHERE)}{clause}"
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, database=None, suppress_health_check=[HealthCheck.filter_too_much])
 @given(sql=queries(), t=ROWS, u=ROWS, x=ROWS, keys=st.sets(SMALL))
 def test_whatever_is_proven_holds(sql, t, u, x, keys):

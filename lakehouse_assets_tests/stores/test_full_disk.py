@@ -6,6 +6,8 @@ import os
 import random
 from pathlib import Path
 
+import pytest
+
 from lakehouse_assets.errors import LakehouseError
 from lakehouse_assets.tables.maintenance import compact
 from lakehouse_assets_tests.cli.lab import rows_of
@@ -58,6 +60,7 @@ def _fill(disk: Path, room: int) -> Path:
     return ballast
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_any_step_of_a_run(on_tiny_disk: Elsewhere, tmp_path: Path) -> None:
     """§7.1: no room for a plan, a staged file, a commit, a merge or a compaction: named, and made good by room."""
     told, tables = on_tiny_disk.call(fill_while_running, tmp_path / "disk", 7)

@@ -99,6 +99,7 @@ def test_a_refresh_by_partition_replaces_the_touched_ones(tmp_path):
     ),
     yaml=st.sampled_from([BY_KEY, BY_DAY]),
 )
+@pytest.mark.slow
 def test_every_refresh_equals_a_full_one(tmp_path_factory, data, yaml):
     """By key and by partition: after any batches the tables equal those of one full refresh."""
     step, whole = (Lab(tmp_path_factory.mktemp("lake"), yaml) for _ in range(2))
@@ -212,3 +213,38 @@ delta_live_store:
     it.run()
     assert it.rows("silver.d") == [("A",), ("B",)]
     assert it.run() == []
+
+
+def test_a_refresh_key_without_primary_keys_refreshes_in_full(tmp_path):
+    """Rows that have no keys cannot be put in the places of others: the table is made anew each time."""
+    lab = Lab(
+        tmp_path,
+        """
+        delta_live_store:
+          - {entity_id: b, source: one, source_format: sqlite, destination: bronze.t, source_schema: "k STRING, v INT"}
+          - {entity_id: q, source: "SELECT k, count(*) AS n FROM bronze.t GROUP BY k", source_format: sql, destination: gold.q, lakehouse: {refresh_key: [k]}}
+        """,
+    )
+    for n in range(3):
+        lab.feed("one", [{"k": "a", "v": n}, {"k": f"b{n}", "v": n}])
+        (outcome,) = [o for o in lab.run() if o.plan.feed.destination == "gold.q"]
+        assert outcome.plan.mode == "replace"
+    assert lab.rows("gold.q") == [("a", 3), ("b0", 1), ("b1", 1), ("b2", 1)]
+
+
+def test_partitions_of_any_text_are_followed(tmp_path):
+    """A query that reads a table partitioned by texts with marks in them follows every change of it."""
+    lab = Lab(
+        tmp_path,
+        """
+        delta_live_store:
+          - {entity_id: b, source: one, source_format: sqlite, destination: bronze.t, source_schema: "k STRING, v INT"}
+          - {entity_id: q, source: "SELECT k, count(*) AS n FROM bronze.t GROUP BY k", source_format: sql, destination: gold.q, partition_cols: [k], lakehouse: {refresh_key: [k]}}
+          - {entity_id: r, source: "SELECT k, max(n) AS n FROM gold.q GROUP BY k", source_format: sql, destination: gold.r, primary_keys: [k], lakehouse: {refresh_key: [k]}}
+        """,
+    )
+    texts = ["a b", "a:b", "a/b", "a+b", "ü", "plain", "50%"]
+    for n in range(3):
+        lab.feed("one", [{"k": text, "v": n} for text in texts])
+        lab.run()
+    assert lab.rows("gold.r") == sorted([(text, 3) for text in texts], key=repr)

@@ -10,7 +10,14 @@ import deltalake
 import pytest
 
 from lakehouse_assets.entities.model import TableName
-from lakehouse_assets.errors import ForeignCommit, IncarnationChanged, LakeError, NotRunnable, SourceBusy
+from lakehouse_assets.errors import (
+    FeatureRefused,
+    ForeignCommit,
+    IncarnationChanged,
+    LakeError,
+    NotRunnable,
+    SourceBusy,
+)
 from lakehouse_assets.lake.names import FeedName
 from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.tables import landed
@@ -311,3 +318,19 @@ def test_a_query_that_gains_a_table_is_refreshed_whole(tmp_path):
     it.declare(yaml.replace("SELECT id FROM bronze.t", "SELECT id FROM bronze.t UNION ALL SELECT id FROM bronze.u"))
     it.run()
     assert it.rows("gold.q") == [(1,), (7,)]
+
+
+def test_a_table_of_another_engine_is_refused_before_it_is_planned(tmp_path):
+    """`writers: spark` and the embedded engine: neither the table nor a plan is made."""
+    lab = Lab(
+        tmp_path,
+        """
+        delta_live_store:
+          - {entity_id: b, source: one, source_format: sqlite, destination: bronze.t, source_schema: "k STRING, v INT", lakehouse: {writers: spark}}
+        """,
+    )
+    lab.feed("one", [{"k": "a", "v": 1}])
+    with pytest.raises(FeatureRefused, match="--engine spark"):
+        lab.run()
+    assert not (tmp_path / "bronze").exists()
+    assert not (tmp_path / "control").exists()
