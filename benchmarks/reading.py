@@ -23,8 +23,8 @@ ABOUT = (
     "All answers are compared with ours."
 )
 NOTES = [
-    "A table of one large file is read by the file's own columns where they are the table's: given the types beforehand, "
-    "DuckDB does not look into the file, and reads it with one thread.",
+    "A table of one large file is read by the file's own columns where they are the table's: given types "
+    "beforehand, DuckDB does not look into the file, and reads it with one thread.",
     "The ratio to the fastest is taken inside, where starting Python and importing libraries does not count.",
     "DuckDB over delta-rs's pyarrow data set is left out: processes that end while it is being read often die at exit.",
 ]
