@@ -20,6 +20,7 @@ from lakehouse_assets.lake.delta import Commit, TableSpec
 from lakehouse_assets.lake.names import BATCHES, FeedName, Lake
 from lakehouse_assets.lake.plans import Plan, PlanBook
 from lakehouse_assets.lake.storage import Storage, is_local
+from lakehouse_assets.lake.table import EMBEDDED_REFUSES
 from lakehouse_assets.settings import Settings
 from lakehouse_assets.sources.base import Notice, Past, Source, open_source
 
@@ -188,7 +189,7 @@ def table_properties(work: Work, entity: Entity, *, change_feed: bool) -> dict[s
     writers = entity.lakehouse.writers or ("both" if is_local(work.lake.root) else work.engine.name)
     off = ("false", "none")
     given = {name: value.lower() for name, value in entity.table_properties.items()}
-    refused = [name for name, value in given.items() if name in _SPARK_ONLY and value not in off]
+    refused = [name for name, value in given.items() if _is_spark_only(name) and value not in off]
     if refused and writers != "spark":
         raise FeatureRefused(
             f"entity {entity.entity_id!r}: table_properties {', '.join(refused)} make a table that only Spark can read",
@@ -202,6 +203,11 @@ def table_properties(work: Work, entity: Entity, *, change_feed: bool) -> dict[s
         "lakehouse.writers": writers,
         "delta.enableChangeDataFeed": "true" if change_feed else "false",
     }
+
+
+def _is_spark_only(name: str) -> bool:
+    """Whether a property turns on a Delta feature that embedded refuses."""
+    return name in _SPARK_ONLY or name.removeprefix("delta.feature.") in EMBEDDED_REFUSES
 
 
 _SPARK_ONLY = frozenset(

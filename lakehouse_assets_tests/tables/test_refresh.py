@@ -334,3 +334,31 @@ def test_a_table_of_another_engine_is_refused_before_it_is_planned(tmp_path):
         lab.run()
     assert not (tmp_path / "bronze").exists()
     assert not (tmp_path / "control").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "refused"),
+    [
+        ("delta.enableDeletionVectors", "True", True),
+        ("delta.feature.deletionVectors", "supported", True),
+        ("delta.enableDeletionVectors", "False", False),
+        ("delta.columnMapping.mode", "none", False),
+        ("owner.team", "true", False),
+    ],
+)
+def test_properties_that_only_spark_can_read(tmp_path, name, value, refused):
+    """A table of both engines turns on no feature that one of them lacks; the error names the property."""
+    lab = Lab(
+        tmp_path,
+        f"""
+        delta_live_store:
+          - {{entity_id: b, source: one, source_format: sqlite, destination: bronze.t, source_schema: "k STRING", table_properties: {{{name}: "{value}"}}}}
+        """,
+    )
+    lab.feed("one", [{"k": "a"}])
+    if refused:
+        with pytest.raises(FeatureRefused, match=name):
+            lab.run()
+        return
+    lab.run()
+    assert lab.rows("bronze.t", "k") == [("a",)]
