@@ -194,7 +194,7 @@ def spark() -> Iterator[SparkEngine]:
     need_spark()
     from lakehouse_assets.engines.spark import SparkEngine
 
-    engine = SparkEngine(Storage(), Local(memory="1g", threads=2, more=QUICK))
+    engine = SparkEngine(Storage(), Local(memory="2g", threads=2, more=QUICK))
     yield engine
     engine.close()
 

@@ -60,6 +60,8 @@ class Spool:
     def place(self, kind: str) -> str:
         """A path where nothing stands."""
         if not self._path:
+            if self._below:
+                os.makedirs(self._below, exist_ok=True)
             self._path = tempfile.mkdtemp(prefix="lakehouse-spark-", dir=self._below)
         return f"{self._path}/{kind}-{next(self._names)}"
 

@@ -89,13 +89,13 @@ class UpkeepContract:
     def test_a_discarded_appender_leaves_nothing(self, bench: Bench) -> None:
         """What was taken and given up is in no version and on no disk."""
         table = bench.table(KV, (0, "a"))
-        files = {path.name for path in Path(table.uri).glob("*.parquet")}
+        files = {path.name for path in Path(table.uri).rglob("*.parquet")}
         appender = bench.engine.appender(table.open())
         for _ in range(3):
             appender.write(pa.record_batch([range(300_000), ["x"] * 300_000], schema=KV))
         appender.discard()
         appender.discard()
-        assert {path.name for path in Path(table.uri).glob("*.parquet")} == files
+        assert {path.name for path in Path(table.uri).rglob("*.parquet")} == files
         assert table.rows() == [(0, "a")]
 
     def test_an_appender_that_lost_leaves_nothing(self, bench: Bench) -> None:
@@ -111,7 +111,7 @@ class UpkeepContract:
         done.write(pa.record_batch([[7], ["done"]], schema=KV))
         assert done.commit(Number(APP, 1)).skipped
         later.discard()
-        assert len(list(Path(table.uri).glob("*.parquet"))) == 1
+        assert len(list(Path(table.uri).rglob("*.parquet"))) == 1
         assert table.rows() == [(1, "a")]
 
     def test_discarding_after_the_commit_changes_nothing(self, bench: Bench) -> None:
@@ -190,7 +190,7 @@ class UpkeepContract:
         with pytest.raises(ConcurrentWriter):
             bench.engine.compact(second, 1 << 20)
         assert table.rows() == rows
-        assert len(list(Path(table.uri).glob("*.parquet"))) == 5
+        assert len(list(Path(table.uri).rglob("*.parquet"))) == 5
 
     def test_a_writer_that_is_older_than_a_compaction(self, bench: Bench) -> None:
         """Appends go on beside a compaction; what rewrites rows is refused and tried again."""
