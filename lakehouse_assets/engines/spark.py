@@ -44,7 +44,7 @@ from lakehouse_assets.engines.spark_session import (
     require,
     spark_faults,
 )
-from lakehouse_assets.engines.spark_sql import at, create, ident, literal, merge_into
+from lakehouse_assets.engines.spark_sql import at, create, literal, merge_into
 from lakehouse_assets.engines.spark_types import schema_of, struct_of
 from lakehouse_assets.errors import LakeError
 from lakehouse_assets.lake.delta import DeltaTable, checked, create_table, find_table, open_table
@@ -61,6 +61,7 @@ from lakehouse_assets.lake.streams import Watched
 from lakehouse_assets.lake.values import Commit, DataFile, Number, TableSpec
 from lakehouse_assets.settings import Settings, checked_directory
 from lakehouse_assets.sql import dialect
+from lakehouse_assets.sql.expand import quoted
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -147,7 +148,7 @@ class SparkEngine(Engine):
             def make(staging: Staging) -> DataFrame:
                 feed = staging.spark.read.format("delta").option("readChangeFeed", "true")
                 found = feed.option("startingVersion", first).option("endingVersion", last).load(table.uri)
-                return found.select(*(ident(n) for n in (*table.schema.names, "_change_type", "_commit_version")))
+                return found.select(*(quoted(n) for n in (*table.schema.names, "_change_type", "_commit_version")))
 
             added = [pa.field("_change_type", pa.string()), pa.field("_commit_version", pa.int64())]
             return Changes("images", SparkRelation(make, pa.schema([*nullable(table.schema), *added])))
@@ -255,7 +256,9 @@ class SparkEngine(Engine):
     ) -> Commit:
         if partitions is not None and not partitions:
             return self._append(handle, None, number)
-        where = {} if partitions is None else {"replaceWhere": partitions_predicate(partitions, Quotes(ident, literal))}
+        where = (
+            {} if partitions is None else {"replaceWhere": partitions_predicate(partitions, Quotes(quoted, literal))}
+        )
         return self._write(handle, relation, number, lambda writer: writer.mode("overwrite").options(**where))
 
     def _rebuild(self, handle: Handle, relation: Relation, columns: pa.Schema, number: Number) -> Commit:
@@ -273,7 +276,7 @@ class SparkEngine(Engine):
         commit = self._write(handle, relation, number, how, columns)
         if kept := [name for name in clustered if name in columns.names]:  # Delta forgets them with the schema
             with self._told({_METADATA: mark_of("cluster")}), spark_faults("ALTER TABLE", handle.uri):
-                self.spark.sql(f"ALTER TABLE {at(handle.uri)} CLUSTER BY ({', '.join(map(ident, kept))})")
+                self.spark.sql(f"ALTER TABLE {at(handle.uri)} CLUSTER BY ({', '.join(map(quoted, kept))})")
         return commit
 
     def _clustered_by(self, handle: Handle) -> list[str]:

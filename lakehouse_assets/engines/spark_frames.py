@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import pyarrow as pa
 
 from lakehouse_assets.engines.arrow_inputs import BATCH_ROWS, Input, OverArrow
-from lakehouse_assets.engines.spark_sql import ident
 from lakehouse_assets.engines.spark_types import struct_of
 from lakehouse_assets.errors import LakeError
 from lakehouse_assets.lake.schemas import NO_PARTITION_VALUE, conform
@@ -27,6 +26,7 @@ from lakehouse_assets.lake.storage import store_faults
 from lakehouse_assets.lake.streams import gathered
 from lakehouse_assets.lake.table import TableAt
 from lakehouse_assets.lake.values import DataFile
+from lakehouse_assets.sql.expand import quoted
 from lakehouse_assets.sql.types import spark_type
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class StagedFile:
     def __init__(self, path: str, columns: pa.Schema) -> None:
         import pyarrow.parquet as pq
 
-        self.path, self.rows = path, 0
+        self.path = path
         with store_faults(path, LakeError):
             os.makedirs(path)
             self._writer = pq.ParquetWriter(f"{path}/rows.parquet", columns, compression="lz4")
@@ -144,7 +144,6 @@ class StagedFile:
         """Take a batch with the file's columns."""
         with store_faults(self.path, LakeError):
             self._writer.write_batch(batch, row_group_size=GROUP_ROWS)
-        self.rows += batch.num_rows
 
 
 def parquet(spark: SparkSession, path: str | list[str], columns: pa.Schema) -> DataFrame:
@@ -169,7 +168,7 @@ def stream(path: str, columns: pa.Schema) -> Iterator[pa.RecordBatch]:
             yield conform(batch, columns)
 
 
-def alike(files: Sequence[DataFile]) -> list[list[DataFile]]:
+def in_groups(files: Sequence[DataFile]) -> list[list[DataFile]]:
     """Files in groups in which each name stands once."""
     groups: list[dict[str, DataFile]] = []
     for file in files:
@@ -187,8 +186,8 @@ def rows_of_files(spark: SparkSession, table: TableAt, files: Sequence[DataFile]
 
     schema, by = nullable(table.schema), table.partition_by
     stored = pa.schema([f for f in schema if f.name not in by])
-    if len({file.path.rsplit("/", 1)[1] for file in files}) < len(files):  # another writer's: tell them apart
-        return functools.reduce(lambda a, b: a.unionByName(b), (rows_of_files(spark, table, g) for g in alike(files)))
+    if len(groups := in_groups(files)) > 1:  # files that another writer called alike
+        return functools.reduce(lambda a, b: a.unionByName(b), (rows_of_files(spark, table, g) for g in groups))
     rows = parquet(spark, [file.path for file in files], stored)
     if not by:
         return rows
@@ -198,7 +197,7 @@ def rows_of_files(spark: SparkSession, table: TableAt, files: Sequence[DataFile]
     named = rows.withColumn(_FILE, F.col("_metadata.file_name"))
     joined = named.join(F.broadcast(values), F.col(_FILE) == F.col("f"))
     typed = {p: F.col(name).cast(spark_type(schema.field(p).type)).alias(p) for p, name in zip(by, names, strict=True)}
-    return joined.select(*(typed.get(f.name, F.col(ident(f.name))) for f in schema))
+    return joined.select(*(typed.get(f.name, F.col(quoted(f.name))) for f in schema))
 
 
 def fitted(frame: DataFrame, columns: pa.Schema, partition_by: Sequence[str]) -> DataFrame:
@@ -207,7 +206,7 @@ def fitted(frame: DataFrame, columns: pa.Schema, partition_by: Sequence[str]) ->
 
     chosen = []
     for item in columns:
-        column = F.col(ident(item.name))
+        column = F.col(quoted(item.name))
         if item.name in partition_by and pa.types.is_string(item.type):
             fault = F.raise_error(F.lit(f"lakehouse: empty partition text in {item.name}")).cast("string")
             column = F.when(column.isin(*NO_PARTITION_VALUE), fault).otherwise(column)

@@ -13,12 +13,13 @@ from lakehouse_assets.engines.base import OPERATION, Handle
 from lakehouse_assets.lake.delta import DEFAULTS
 from lakehouse_assets.lake.schemas import plain
 from lakehouse_assets.lake.values import TableSpec
+from lakehouse_assets.sql.expand import quoted
 from lakehouse_assets.sql.types import spark_type
 
 
 def at(uri: str) -> str:
     """The table at a path."""
-    return f"delta.{ident(uri)}"
+    return f"delta.{quoted(uri)}"
 
 
 def create(uri: str, spec: TableSpec) -> str:
@@ -27,36 +28,31 @@ def create(uri: str, spec: TableSpec) -> str:
     columns = ", ".join(_column(field) for field in plain(spec.schema))
     text = f"CREATE TABLE IF NOT EXISTS {at(uri)} ({columns}) USING delta"
     if spec.partition_by:
-        text += f" PARTITIONED BY ({', '.join(map(ident, spec.partition_by))})"
+        text += f" PARTITIONED BY ({', '.join(map(quoted, spec.partition_by))})"
     elif spec.cluster_by:
-        text += f" CLUSTER BY ({', '.join(map(ident, spec.cluster_by))})"
+        text += f" CLUSTER BY ({', '.join(map(quoted, spec.cluster_by))})"
     text += f" COMMENT {literal(spec.comment)}" if spec.comment else ""
     return text + f" TBLPROPERTIES ({', '.join(f'{literal(k)} = {literal(v)}' for k, v in properties.items())})"
 
 
 def _column(field: pa.Field) -> str:
     comment = (field.metadata or {}).get(b"comment")
-    text = f"{ident(field.name)} {spark_type(field.type)}" + ("" if field.nullable else " NOT NULL")
+    text = f"{quoted(field.name)} {spark_type(field.type)}" + ("" if field.nullable else " NOT NULL")
     return text + (f" COMMENT {literal(comment.decode())}" if comment else "")
 
 
 def merge_into(handle: Handle, source: str, keys: Sequence[str]) -> str:
     """The command that upserts and deletes by key."""
-    on = " AND ".join(f"t.{ident(key)} <=> s.{ident(key)}" for key in keys)
-    names = [ident(name) for name in handle.schema.names]
+    on = " AND ".join(f"t.{quoted(key)} <=> s.{quoted(key)}" for key in keys)
+    names = [quoted(name) for name in handle.schema.names]
     updated = ", ".join(f"t.{name} = s.{name}" for name in names)
     inserted = ", ".join(f"s.{name}" for name in names)
     return (
-        f"MERGE INTO {at(handle.uri)} AS t USING {ident(source)} AS s ON {on} "
+        f"MERGE INTO {at(handle.uri)} AS t USING {quoted(source)} AS s ON {on} "
         f"WHEN MATCHED AND s.{OPERATION} = 'd' THEN DELETE "
         f"WHEN MATCHED AND s.{OPERATION} = 'u' THEN UPDATE SET {updated} "
         f"WHEN NOT MATCHED AND s.{OPERATION} = 'u' THEN INSERT ({', '.join(names)}) VALUES ({inserted})"
     )
-
-
-def ident(name: str) -> str:
-    """An identifier of Spark SQL."""
-    return "`" + name.replace("`", "``") + "`"
 
 
 def literal(text: str) -> str:

@@ -62,16 +62,18 @@ class TableAt:
 
     def features(self) -> tuple[str, ...]:
         """The Delta features in use that the embedded engine neither reads nor writes."""
-        protocol = self._inner.protocol()
-        named = {*(protocol.reader_features or ()), *(protocol.writer_features or ())}
+        named = self._named_features()
         if self.maps_columns:
             named.add("columnMapping")
         return tuple(f for f in EMBEDDED_REFUSES if f in {name.removesuffix("-preview") for name in named})
 
     def supports(self, feature: str) -> bool:
         """Whether the table's protocol names a Delta feature."""
+        return feature in self._named_features()
+
+    def _named_features(self) -> set[str]:
         protocol = self._inner.protocol()
-        return feature in {*(protocol.reader_features or ()), *(protocol.writer_features or ())}
+        return {*(protocol.reader_features or ()), *(protocol.writer_features or ())}
 
     def refuse_features(self) -> None:
         """Raise `FeatureRefused` if the table uses what embedded reads would get wrong."""

@@ -12,6 +12,7 @@ from lakehouse_assets.engines.base import Engine, Relation
 from lakehouse_assets.errors import CatalogError, LakeError, RootUnusable
 from lakehouse_assets.lake.names import Lake
 from lakehouse_assets.lake.storage import store_fault
+from lakehouse_assets.sql.expand import quoted
 from lakehouse_assets.sql.parse import parse_query, tables
 
 WHERE = "the query"
@@ -81,9 +82,5 @@ def _is_plain(part: str) -> bool:
 
 def first(engine: Engine, relation: Relation, limit: int) -> Relation:
     """The first `limit` rows of an answer, in its order."""
-    columns = ", ".join(_quoted(name) for name in engine.schema(relation).names)
+    columns = ", ".join(quoted(name) for name in engine.schema(relation).names)
     return engine.query(f"SELECT {columns} FROM answer LIMIT {limit:d}", {"answer": relation})
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"

@@ -23,6 +23,11 @@ def expand(text: str, views: Mapping[str, str]) -> str:
     return render(tree)
 
 
+def quoted(name: str) -> str:
+    """A name as an identifier of Spark SQL, whatever it holds."""
+    return "`" + name.replace("`", "``") + "`"
+
+
 def text_literal(text: str) -> str:
     """A text as a literal of Spark SQL."""
     return render(exp.Literal.string(text))

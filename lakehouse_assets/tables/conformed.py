@@ -21,6 +21,7 @@ from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.lake.schemas import same_type
 from lakehouse_assets.lake.storage import normalize
 from lakehouse_assets.sources.base import Notice
+from lakehouse_assets.sql.expand import quoted
 from lakehouse_assets.tables import evolution, quarantine, rescue, view
 from lakehouse_assets.tables.base import (
     Draft,
@@ -36,7 +37,7 @@ from lakehouse_assets.tables.base import (
     upstream,
     with_comments,
 )
-from lakehouse_assets.tables.rules import Judged, Recipe, quoted
+from lakehouse_assets.tables.rules import Judged, Recipe
 
 FROM_THE_START = -1
 """The upstream version before the first one."""

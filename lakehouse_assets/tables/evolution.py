@@ -21,10 +21,10 @@ from lakehouse_assets.entities.model import TableName
 from lakehouse_assets.errors import SchemaDrift
 from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.lake.schemas import holds, same_type
-from lakehouse_assets.sql.expand import text_literal
+from lakehouse_assets.sql.expand import quoted, text_literal
 from lakehouse_assets.sql.types import spark_type
 from lakehouse_assets.tables.base import Feed, new_fields
-from lakehouse_assets.tables.rules import Recipe, quoted
+from lakehouse_assets.tables.rules import Recipe
 
 Mode = Literal["add_columns", "freeze", "rescue"]
 MODES = ("add_columns", "freeze", "rescue")

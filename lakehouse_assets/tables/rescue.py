@@ -28,9 +28,10 @@ from lakehouse_assets.sources.base import ROW_FIELDS, Notice
 from lakehouse_assets.sources.files_casts import cast_values
 from lakehouse_assets.sources.files_texts import Patterns
 from lakehouse_assets.sources.files_values import received
+from lakehouse_assets.sql.expand import quoted
 from lakehouse_assets.tables.base import Verdict
 from lakehouse_assets.tables.evolution import Fit, as_sql, settle, shaped
-from lakehouse_assets.tables.rules import UPSTREAM, Judged, Recipe, quoted, selection
+from lakehouse_assets.tables.rules import UPSTREAM, Judged, Recipe, selection
 
 RESCUED = pa.field("_rescued_data", pa.string())
 """The column with the values that have no other place."""

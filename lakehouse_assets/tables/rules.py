@@ -20,7 +20,7 @@ from lakehouse_assets.entities.model import Entity
 from lakehouse_assets.entities.transforms import output_name
 from lakehouse_assets.errors import ExpectationFailed
 from lakehouse_assets.sql import casts
-from lakehouse_assets.sql.expand import text_literal
+from lakehouse_assets.sql.expand import quoted, text_literal
 from lakehouse_assets.sql.parse import parse_expression
 from lakehouse_assets.tables.base import Verdict
 
@@ -239,8 +239,3 @@ class Counts:
     def valid(self) -> int:
         """Rows that go to the target."""
         return self.rows_in - self.quarantined - self.dropped
-
-
-def quoted(name: str) -> str:
-    """A column's name in Spark SQL, whatever it holds."""
-    return "`" + name.replace("`", "``") + "`"

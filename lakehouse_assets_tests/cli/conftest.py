@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lakehouse_assets.tables.upload_config import ENVIRONMENT, PROCESSING
-from lakehouse_assets_tests.cli.lab import Machine
+from lakehouse_assets_tests.cli.lab import Machine, readings, write
 
 
 @pytest.fixture(autouse=True)
@@ -21,3 +21,11 @@ def _no_uploader_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def machine(tmp_path: Path) -> Machine:
     """A machine with nothing on it."""
     return Machine(tmp_path)
+
+
+@pytest.fixture
+def lab(machine: Machine) -> Machine:
+    """A database with 200 readings, and the catalog."""
+    write(machine.database, readings(200))
+    machine.declare()
+    return machine

@@ -163,3 +163,10 @@ def eventually(holds: Callable[[], bool], seconds: float = 60) -> None:
     while not holds():
         assert time.monotonic() < end, "it did not come to hold in time"
         time.sleep(0.02)
+
+
+def reports(machine: Machine, *arguments: str, code: int = 0) -> dict[str, dict[str, Any]]:
+    """The rows of `--format json`, by table."""
+    done = machine.lakehouse(*arguments, "--format", "json")
+    assert done.exit_code == code, done.stderr
+    return {row["table"]: row for row in json.loads(done.stdout)}

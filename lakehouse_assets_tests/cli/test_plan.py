@@ -2,28 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from lakehouse_assets_tests.cli.lab import Machine, readings, write
-
-
-@pytest.fixture
-def lab(machine: Machine) -> Machine:
-    """A database with 200 readings, and the catalog."""
-    write(machine.database, readings(200))
-    machine.declare()
-    return machine
-
-
-def reports(machine: Machine, *arguments: str, code: int = 0) -> dict[str, dict[str, Any]]:
-    """The rows of `--format json`, by table."""
-    done = machine.lakehouse(*arguments, "--format", "json")
-    assert done.exit_code == code, done.stderr
-    return {row["table"]: row for row in json.loads(done.stdout)}
+from lakehouse_assets_tests.cli.lab import Machine, readings, reports, write
 
 
 def test_plan_writes_nothing_at_all(lab: Machine) -> None:

@@ -9,11 +9,8 @@ import pty
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
-import pytest
-
-from lakehouse_assets_tests.cli.lab import COMMAND, Machine, eventually, execute, readings, write
+from lakehouse_assets_tests.cli.lab import COMMAND, Machine, eventually, execute, readings, reports, write
 from lakehouse_assets_tests.conftest import Elsewhere
 
 LATER = """
@@ -38,21 +35,6 @@ VIEW = """
         destination_type: view
         select_expr: [id]
 """
-
-
-@pytest.fixture
-def lab(machine: Machine) -> Machine:
-    """A database with 200 readings, and the catalog."""
-    write(machine.database, readings(200))
-    machine.declare()
-    return machine
-
-
-def reports(machine: Machine, *arguments: str, code: int = 0) -> dict[str, dict[str, Any]]:
-    """The rows of `--format json`, by table."""
-    done = machine.lakehouse(*arguments, "--format", "json")
-    assert done.exit_code == code, done.stderr
-    return {row["table"]: row for row in json.loads(done.stdout)}
 
 
 def test_run_carries_rows_through_the_layers(lab: Machine) -> None:
