@@ -73,12 +73,12 @@ class Bucket:
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """An S3 server in a process of its own: delta-rs holds the interpreter's lock while it waits for some answers."""
-    with _served(sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p") as endpoint:
+    with served(sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p") as endpoint:
         yield endpoint
 
 
 @contextmanager
-def _served(*command: str) -> Iterator[str]:
+def served(*command: str) -> Iterator[str]:
     """The address of a server, which takes a free port as the last word of its command line."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -151,7 +151,7 @@ def azurite_endpoint() -> Iterator[str]:
     need(shutil.which("node") is not None, "node (Node.js, for Azurite)", "install it, then `make setup-azurite`")
     need(AZURITE.exists(), "Azurite", "`make setup-azurite`")
     flags = ("--inMemoryPersistence", "--skipApiVersionCheck", "--disableTelemetry", "--silent", "--blobPort")
-    with _served("node", str(AZURITE), *flags) as endpoint:
+    with served("node", str(AZURITE), *flags) as endpoint:
         yield endpoint
 
 

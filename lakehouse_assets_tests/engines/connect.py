@@ -1,8 +1,9 @@
-"""The Spark engine over Spark Connect, in a process of its own: `python -m … DIRECTORY` prints what it found as JSON."""
+"""The Spark engine over Spark Connect: `serve PORT` is the server, a directory makes it print what it found as JSON."""
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 
 from lakehouse_assets.engines.spark import SparkEngine
@@ -17,14 +18,16 @@ from lakehouse_assets_tests.engines.contract_races import WRITES
 NAMES = [name for name in WRITES if name != "compact"]
 
 
-def connect() -> None:
-    """Open a session through a Spark Connect server of this machine."""
+def serve(port: str) -> None:
+    """Serve Spark Connect on a port of this machine until the process is ended."""
     from pyspark.sql import SparkSession
 
-    builder = SparkSession.builder.remote("local[2]")
+    builder = SparkSession.builder.master("local[2]")
     for name, value in configuration(Local(memory="1g", threads=2, more=QUICK)).items():
         builder = builder.config(name, value)
-    builder.getOrCreate()
+    builder = builder.config("spark.plugins", "org.apache.spark.sql.connect.SparkConnectPlugin")
+    builder.config("spark.connect.grpc.binding.port", port).getOrCreate()
+    signal.pause()
 
 
 def writes(bench: Bench, name: str) -> dict:
@@ -51,8 +54,7 @@ def writes(bench: Bench, name: str) -> dict:
 
 
 def main(directory: str) -> None:
-    """Try every kind of write."""
-    connect()
+    """Try every kind of write over the server that `SPARK_REMOTE` names."""
     engine = SparkEngine(Storage())
     bench = Bench(engine, directory)
     found: dict = {name: writes(bench, name) for name in NAMES}
@@ -68,4 +70,4 @@ def main(directory: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    serve(sys.argv[2]) if sys.argv[1] == "serve" else main(sys.argv[1])

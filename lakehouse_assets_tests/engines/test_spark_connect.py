@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
-from lakehouse_assets_tests.conftest import ROOT, need_spark
+from lakehouse_assets_tests.conftest import ROOT, need_spark, served
 from lakehouse_assets_tests.engines.connect import NAMES
 
 pytestmark = pytest.mark.spark
@@ -18,8 +19,11 @@ pytestmark = pytest.mark.spark
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict:
     """What a process found that reaches Spark through Spark Connect."""
     need_spark()
-    command = [sys.executable, "-m", "lakehouse_assets_tests.engines.connect", str(tmp_path_factory.mktemp("lake"))]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
+    module = [sys.executable, "-m", "lakehouse_assets_tests.engines.connect"]
+    with served(*module, "serve") as address:
+        environ = os.environ | {"SPARK_REMOTE": address.replace("http://", "sc://")}
+        command = [*module, str(tmp_path_factory.mktemp("lake"))]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environ, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
