@@ -18,6 +18,9 @@ from lakehouse_assets.automation.failures import build_failure_sensor
 from lakehouse_assets.automation.jobs import build_jobs
 from lakehouse_assets.automation.schedules import build_schedules
 from lakehouse_assets.automation.sensors import build_sensors
+from lakehouse_assets.databricks.executor import by_target
+from lakehouse_assets.databricks.launcher import SwitchableStepLauncher
+from lakehouse_assets.databricks.pipes import Pipes
 from lakehouse_assets.entities.catalog import Catalog, load_catalog
 from lakehouse_assets.settings import Settings, load_settings
 
@@ -50,6 +53,7 @@ def build_defs(
     runs = settings.automation == "running"
     sensors = dg.DefaultSensorStatus.RUNNING if runs else dg.DefaultSensorStatus.STOPPED
     schedules = dg.DefaultScheduleStatus.RUNNING if runs else dg.DefaultScheduleStatus.STOPPED
+    elsewhere = Pipes(settings, project.catalog)
     follow = dg.AutomationConditionSensorDefinition(
         FOLLOW,
         target=dg.AssetSelection.all(),
@@ -57,10 +61,14 @@ def build_defs(
         description="Refreshes a table when the data of a table that it reads has changed",
     )
     return dg.Definitions(
-        assets=[*build_assets(project, tables, derived), *([build_maintenance(project)] if tables else [])],
+        assets=[*build_assets(project, tables, derived, elsewhere), *([build_maintenance(project)] if tables else [])],
         jobs=build_jobs(tables),
         schedules=build_schedules(tables, schedules),
         sensors=[*build_sensors(project, tables, sensors), follow, build_failure_sensor(settings, sensors)],
-        resources={"lakehouse": LakehouseResource.of(settings), **(resources or {})},
-        executor=dg.in_process_executor,
+        resources={
+            "lakehouse": LakehouseResource.of(settings),
+            "step_launcher": SwitchableStepLauncher.of(settings, project.catalog),
+            **(resources or {}),
+        },
+        executor=by_target.configured({"target": settings.target}),
     )

@@ -22,10 +22,12 @@ again can help. Errors of libraries are turned into these at one seam each (the 
     │   │   ├── TypeRefused           a type has no lossless place in Delta
     │   │   ├── SchemaDrift           a column, key or partitioning differs from the table's
     │   │   └── FeatureRefused        the table uses a Delta feature that this engine does not read or write
+    │   ├── LaunchRefused             Databricks, or the step on its cluster, refused before any work was done
     │   └── ExpectationFailed         an `expect_all_or_fail` rule was broken: nothing was written
     └── TransientError                trying again can help
         ├── ConcurrentWriter          another process committed first
         ├── SourceBusy                the source is locked, or changed while it was read
+        ├── LaunchLost                the cluster, or the way to it, was lost while a step ran there
         └── StoreFailed               the disk is full, or the object store failed
 """
 
@@ -169,6 +171,14 @@ class FeatureRefused(LakeError):
 
 class ExpectationFailed(TerminalError):
     """Rows broke an `expect_all_or_fail` rule; nothing was written."""
+
+
+class LaunchRefused(TerminalError):
+    """Databricks, or the step's entry on the cluster, refused before any work was done; or a run was stopped."""
+
+
+class LaunchLost(TransientError):
+    """The cluster, or the way to it, was lost while a step ran there; what it committed counts once."""
 
 
 class ConcurrentWriter(TransientError):

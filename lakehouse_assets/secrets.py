@@ -7,7 +7,8 @@ a setting needs one, and stays a reference until a source or store opens. Nothin
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from lakehouse_assets.errors import SecretError
 
@@ -21,6 +22,27 @@ _SENSITIVE = re.compile(r"passw|token|secret|jaas|credential|access.?key", re.IG
 def is_reference(text: str) -> bool:
     """Whether `text` holds a reference to a secret."""
     return bool(_REFERENCE.search(text))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One reference as it is written, and the environment variable that holds its value."""
+
+    text: str
+    variable: str
+    scope: str | None = None
+    key: str | None = None
+
+
+def references(text: str) -> Iterator[Reference]:
+    """Every reference in a text."""
+    for match in _REFERENCE.finditer(text):
+        yield _reference(match)
+
+
+def _reference(match: re.Match[str]) -> Reference:
+    name = match["name"] or re.sub(r"[^A-Za-z0-9]", "_", f"{match['scope']}_{match['key']}").upper()
+    return Reference(match[0], name, match["scope"], match["key"])
 
 
 def is_sensitive(option: str) -> bool:
@@ -40,9 +62,11 @@ def resolve(text: str, environ: Mapping[str, str]) -> str:
     """
 
     def value(match: re.Match[str]) -> str:
-        name = match["name"] or re.sub(r"[^A-Za-z0-9]", "_", f"{match['scope']}_{match['key']}").upper()
-        if name not in environ:
-            raise SecretError(f"the secret {match[0]} has no value", fix=f"set the environment variable {name}")
-        return environ[name]
+        found = _reference(match)
+        if found.variable not in environ:
+            raise SecretError(
+                f"the secret {found.text} has no value", fix=f"set the environment variable {found.variable}"
+            )
+        return environ[found.variable]
 
     return _REFERENCE.sub(value, text)

@@ -31,6 +31,10 @@ class Settings(BaseSettings):
     """The directory with the YAML files that declare the tables."""
     engine: Literal["embedded", "spark"] = "embedded"
     """What computes, unless a run asks for another."""
+    target: Literal["local", "databricks"] = "local"
+    """Where the steps of a run are done that has no tag `lakehouse/target`."""
+    databricks: Path | None = None
+    """The YAML file that says how steps run on Databricks; needed for the target `databricks` only."""
     storage_options: dict[str, SecretStr] = Field(default_factory=dict)
     """Options of the object store (JSON), over those of the environment: `{"AWS_REGION": "eu-west-1"}`."""
     memory_limit: str = Field(default="2GB", pattern=r"^\d+(\.\d+)? ?([KMGT]i?)?B?$")

@@ -43,7 +43,7 @@ TINY_DISK = ("unshare", "--user", "--map-root-user", "--mount", "--propagation",
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the settings and credentials of whoever runs it."""
     for name in os.environ:
-        if name.startswith(("LAKEHOUSE_", "AWS_", "AZURE_", "AZURITE_")):
+        if name.startswith(("LAKEHOUSE_", "AWS_", "AZURE_", "AZURITE_", "DATABRICKS_")):
             monkeypatch.delenv(name)
 
 
@@ -89,7 +89,7 @@ def served(*command: str) -> Iterator[str]:
             _wait_for(port, server)
             yield f"http://127.0.0.1:{port}"
         finally:
-            server.terminate()
+            server.kill()
 
 
 def _wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
@@ -199,6 +199,7 @@ def spark() -> Iterator[SparkEngine]:
     engine.close()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests of Spark take time, and run in one worker: two sessions would stand in each other's way."""
     for item in items:

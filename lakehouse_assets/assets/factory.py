@@ -37,10 +37,15 @@ SHORTEST = timedelta(minutes=1)
 NEVER = timedelta(days=36500)
 Derived = Callable[[Sequence[dg.AssetKey]], dg.AutomationCondition]
 """The views among a table's dependencies -> when it is refreshed."""
+Elsewhere = Callable[[dg.AssetExecutionContext], Iterator[Event] | None]
+"""A step -> what it yields when its work is done in another place; `None`: it is done here."""
 
 
 def build_assets(
-    project: Project, tables: Mapping[TableName, Destination], derived: Derived
+    project: Project,
+    tables: Mapping[TableName, Destination],
+    derived: Derived,
+    elsewhere: Elsewhere = lambda _: None,
 ) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Every asset of a catalog.
 
@@ -48,6 +53,7 @@ def build_assets(
         project: the catalog, and where its lake is.
         tables: what `written` says of it.
         derived: when a table that reads other tables is refreshed.
+        elsewhere: asked by every step before it begins.
     """
     catalog, lake = project.catalog, Lake(project.settings.root)
     found: list[dg.AssetsDefinition | dg.AssetSpec] = []
@@ -57,7 +63,7 @@ def build_assets(
             continue
         views = [asset_key(name) for name in _upstreams(catalog, table) if is_view(catalog, name)]
         condition = None if feeds[0].reads_outside else derived(views)
-        found.append(_multi_asset(project, lake, tables[table], condition))
+        found.append(_multi_asset(project, lake, tables[table], condition, elsewhere))
     return found + list(_sources(catalog))
 
 
@@ -84,7 +90,11 @@ def written(catalog: Catalog) -> dict[TableName, Destination]:
 
 
 def _multi_asset(
-    project: Project, lake: Lake, made: Destination, condition: dg.AutomationCondition | None
+    project: Project,
+    lake: Lake,
+    made: Destination,
+    condition: dg.AutomationCondition | None,
+    elsewhere: Elsewhere,
 ) -> dg.AssetsDefinition:
     specs = [_spec(project.catalog, lake, made.table, made.feeds, output, condition) for output in made.outputs]
 
@@ -95,8 +105,14 @@ def _multi_asset(
         pool=str(made.table),
         retry_policy=RETRIES,
     )
-    def step(context: dg.AssetExecutionContext, config: RefreshConfig, lakehouse: LakehouseResource) -> Iterator[Event]:
-        yield from materialize(project, made, context, config, lakehouse)
+    def step(
+        context: dg.AssetExecutionContext,
+        config: RefreshConfig,
+        lakehouse: LakehouseResource,
+        step_launcher: dg.ResourceParam[dg.StepLauncher],  # noqa: ARG001  # Dagster asks it to run the step
+    ) -> Iterator[Event]:
+        sent = elsewhere(context)
+        yield from materialize(project, made, context, config, lakehouse) if sent is None else sent
 
     return step
 

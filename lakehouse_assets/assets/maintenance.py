@@ -49,7 +49,10 @@ def build_maintenance(project: Project) -> dg.AssetsDefinition:
         retry_policy=RETRIES,
     )
     def maintenance(
-        context: dg.AssetExecutionContext, config: MaintenanceConfig, lakehouse: LakehouseResource
+        context: dg.AssetExecutionContext,
+        config: MaintenanceConfig,
+        lakehouse: LakehouseResource,
+        step_launcher: dg.ResourceParam[dg.StepLauncher],  # noqa: ARG001  # Dagster asks it to run the step
     ) -> dg.MaterializeResult:
         return _maintain(project, context, config, lakehouse)
 

@@ -75,14 +75,19 @@ def failures() -> Iterator[None]:
     try:
         yield
     except LakehouseError as error:
-        facts = {"error": type(error).__name__, "problem": error.problem}
-        facts |= {"value": str(error.value)} if error.value is not None else {}
-        facts |= {"legal": ", ".join(error.choices)} if error.choices else {}
-        facts |= {"next": error.fix} if error.fix else {}
-        raise dg.Failure(str(error), metadata=facts, allow_retries=error.transient) from error
+        raise failure_of(error) from error
     except Exception as error:
         facts = {"error": type(error).__name__, "problem": str(error)}
         raise dg.Failure(f"{type(error).__name__}: {error}", metadata=facts, allow_retries=False) from error
+
+
+def failure_of(error: LakehouseError) -> dg.Failure:
+    """The failure that an error of ours is for Dagster, with what is known of it as metadata."""
+    facts = {"error": type(error).__name__, "problem": error.problem}
+    facts |= {"value": str(error.value)} if error.value is not None else {}
+    facts |= {"legal": ", ".join(error.choices)} if error.choices else {}
+    facts |= {"next": error.fix} if error.fix else {}
+    return dg.Failure(str(error), metadata=facts, allow_retries=error.transient)
 
 
 def _refresh(work: Work, table: TableName, config: RefreshConfig, context: dg.AssetExecutionContext) -> list[Outcome]:

@@ -1,0 +1,1 @@
+"""Where a step runs: here, or on Databricks. What belongs here: launching. What does not: what a step does."""
