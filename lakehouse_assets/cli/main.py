@@ -94,5 +94,22 @@ def main(debug: bool) -> None:
     """
 
 
+def task() -> None:
+    """The entry point of a Databricks task, which returns when all went well.
+
+    A command line ends its process with SystemExit, which Databricks takes for a failure even where the code is 0.
+
+    Raises:
+        RuntimeError: the command failed; its message stands in the log.
+    """
+    try:
+        code = main.main(prog_name="lakehouse", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        raise RuntimeError(f"lakehouse failed: {error.format_message()}") from error
+    if isinstance(code, int) and code:
+        raise RuntimeError(f"lakehouse ended with exit code {code}; the log says why")
+
+
 if __name__ == "__main__":
     main()
