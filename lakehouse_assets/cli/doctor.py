@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +20,7 @@ import click
 
 from lakehouse_assets.cli.options import catalog_option, format_option, open_catalog, open_settings, root_option
 from lakehouse_assets.cli.output import print_rows, say
+from lakehouse_assets.databricks.findings import Finding
 from lakehouse_assets.errors import CatalogError, LakehouseError, NotRunnable, SourceMissing
 
 if TYPE_CHECKING:
@@ -35,36 +35,30 @@ DISTRIBUTION = "lakehouse-assets"
 INSTALL = "make setup"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report: `missing` stops embedded runs, `optional` does not."""
-
-    check: str
-    state: Literal["ok", "missing", "optional"]
-    found: str
-    mend: str | None = None
-
-    def row(self) -> dict[str, Any]:
-        """This finding as a row."""
-        return {"check": self.check, "state": self.state, "found": self.found, "mend": self.mend}
-
-
 @click.command()
 @catalog_option
 @root_option
+@click.option(
+    "--target",
+    type=click.Choice(["local", "databricks"]),
+    help="Where steps are to run (LAKEHOUSE_TARGET; default: local).",
+)
 @format_option("table", "json")
-def doctor(catalog: Path | None, root: str | None, form: str) -> None:
+def doctor(catalog: Path | None, root: str | None, target: str | None, form: str) -> None:
     """Check Python, packages, Java, the catalog's sources, the lake, permissions and space.
 
-    Exit code 1 if something is missing that runs on the embedded engine need; what is optional is only told.
+    For the target databricks: the configuration, the workspace, who signs in, compute, volumes, secrets and grants.
+    Exit code 1 if something is missing that runs on the target need; what is optional is only told.
     """
-    findings = list(examine(open_settings(catalog=catalog, root=root)))
+    settings = open_settings(catalog=catalog, root=root, target=target)
+    findings = list(_there(settings) if settings.target == "databricks" else examine(settings))
     print_rows([finding.row() for finding in findings], ("check", "state", "found", "mend"), form)
     missing = [finding.check for finding in findings if finding.state == "missing"]
     if missing:
         say(f"missing: {', '.join(missing)}")
         raise click.exceptions.Exit(1)
-    say("everything that embedded runs need is there")
+    runs = "steps on Databricks" if settings.target == "databricks" else "embedded runs"
+    say(f"everything that {runs} need is there")
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -72,11 +66,25 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _python()
     yield from _packages(needs_aws="://" in settings.root)
     yield from _spark(settings)
-    yield from _catalog(settings)
+    finding, catalog = _catalog(settings)
+    yield finding
+    if catalog is not None:
+        yield from _sources(catalog)
     yield from _lake(settings)
     yield _space("space for the lake", settings.root)
     yield _space("space to spill", str(settings.temp_directory or tempfile.gettempdir()))
     yield _spill(settings)
+
+
+def _there(settings: Settings) -> Iterator[Finding]:
+    """Every finding about steps on Databricks: what sends them from here, and what they find there."""
+    from lakehouse_assets.databricks.doctor import examine as examine_databricks
+
+    yield _python()
+    yield from _packages(needs_aws=False)
+    finding, catalog = _catalog(settings)
+    yield finding
+    yield from examine_databricks(settings, catalog, os.environ)
 
 
 def _python() -> Finding:
@@ -144,14 +152,13 @@ def _release(java: str) -> re.Match[str] | None:
     return re.search(r'"(\d+)[^"]*"', told.stderr + told.stdout)
 
 
-def _catalog(settings: Settings) -> Iterator[Finding]:
+def _catalog(settings: Settings) -> tuple[Finding, Catalog | None]:
     try:
         catalog = open_catalog(settings)
     except CatalogError as error:
-        yield Finding("catalog", "missing", str(error), f"lakehouse entities validate --catalog {settings.catalog}")
-        return
-    yield Finding("catalog", "ok", f"{settings.catalog}: {len(catalog.destinations)} tables")
-    yield from _sources(catalog)
+        mend = f"lakehouse entities validate --catalog {settings.catalog}"
+        return Finding("catalog", "missing", str(error), mend), None
+    return Finding("catalog", "ok", f"{settings.catalog}: {len(catalog.destinations)} tables"), catalog
 
 
 def _sources(catalog: Catalog) -> Iterator[Finding]:

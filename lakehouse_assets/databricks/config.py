@@ -47,6 +47,23 @@ def _is_staging(path: str) -> str:
     return path.rstrip("/")
 
 
+def _typed(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of a cluster with its numbers and flags as such: the reader of the file leaves them as text."""
+    return {name: value if name in _TEXTS else _scalar(value) for name, value in spec.items()}
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _typed(value)
+    if not isinstance(value, str):
+        return value
+    return {"true": True, "false": False}.get(value, int(value) if re.fullmatch(r"\d+", value) else value)
+
+
+_TEXTS = frozenset({"spark_conf", "spark_env_vars", "custom_tags", "spark_version", "policy_id", "instance_pool_id"})
+"""What the Clusters API wants as text even where it looks like a number."""
+
+
 def _refers(text: str) -> str:
     if not is_reference(text):
         raise ValueError("must be a reference to a secret: ${secret:NAME}")
@@ -98,7 +115,7 @@ class Serverless(Strict):
 class Compute(Strict):
     """What runs a step: exactly one of the three."""
 
-    job_cluster: Mapping[str, Any] | None = None
+    job_cluster: Annotated[Mapping[str, Any], AfterValidator(_typed)] | None = None
     """A cluster for each step, as the Clusters API describes one: spark_version, node_type_id, num_workers, …"""
     existing_cluster: str | None = None
     """The id of an all-purpose cluster."""
@@ -111,6 +128,12 @@ class Compute(Strict):
             raise ValueError(f"needs exactly one of job_cluster, existing_cluster, serverless (got {given or 'none'})")
         if self.job_cluster is not None and "spark_version" not in self.job_cluster:
             raise ValueError("job_cluster needs a spark_version, such as 15.4.x-scala2.12")
+        for part in ("spark_env_vars", "spark_conf"):
+            told = (self.job_cluster or {}).get(part) or {}
+            if clear := [name for name, value in told.items() if is_sensitive(name) and not is_reference(str(value))]:
+                raise ValueError(
+                    f"job_cluster.{part}: {', '.join(clear)}: write {{{{secrets/scope/key}}}}, not the secret"
+                )
         return self
 
 
@@ -144,11 +167,13 @@ class DatabricksConfig(Strict):
     """Where and how steps run that are sent to Databricks."""
 
     host: str | None = None
-    """The address of the workspace; absent: `DATABRICKS_HOST`, or the profile of the Databricks configuration file."""
+    """The address of the workspace; absent: `DATABRICKS_HOST`."""
     token: Reference | None = None
     """An access token; absent, and no principal either: what Databricks' unified authentication finds."""
     service_principal: ServicePrincipal | None = None
     azure_principal: AzurePrincipal | None = None
+    via: Literal["launcher", "pipes"] = "launcher"
+    """What carries a step there and its events back (docs/databricks_launch_or_pipes.md)."""
     transport: Literal["volumes", "dbfs"] = "volumes"
     """How files get to the cluster: Unity Catalog volumes through the Files API, or the DBFS root of old workspaces."""
     volume: Volume | None = None

@@ -26,7 +26,7 @@ class ByTarget(Executor):
 
     Args:
         target: of runs without the tag `lakehouse/target`.
-        max_concurrent: how many steps of a run may be on Databricks at once.
+        max_concurrent: how many steps of a run may be on Databricks at once; 1 needs no further process.
     """
 
     def __init__(self, target: str, max_concurrent: int) -> None:
@@ -45,7 +45,7 @@ class ByTarget(Executor):
         Raises:
             SettingsError: the run's tag names no target.
         """
-        here = target_of(plan_context.dagster_run.tags, self._target) == "local"
+        here = target_of(plan_context.dagster_run.tags, self._target) == "local" or self._max_concurrent == 1
         chosen = InProcessExecutor(self.retries) if here else self._apart()
         yield from chosen.execute(plan_context, execution_plan)
 
@@ -55,14 +55,20 @@ class ByTarget(Executor):
         )
 
 
-@dg.executor(
-    name="by_target",
-    config_schema={
-        "target": dg.Field(str, default_value="local", description="Of runs without the tag lakehouse/target"),
-        "max_concurrent": dg.Field(int, default_value=4, description="How many steps may be on Databricks at once"),
-    },
-)
-def by_target(init_context: dg.InitExecutorContext) -> Executor:
-    """In process where the target is local; a process for each step where it is Databricks."""
-    config = init_context.executor_config
-    return ByTarget(str(config["target"]), int(config["max_concurrent"]))  # type: ignore[call-overload]
+def by_target(target: str) -> dg.ExecutorDefinition:
+    """The executor of a graph: in process where a run's target is local, else a process for each step.
+
+    Args:
+        target: of runs without the tag `lakehouse/target`.
+    """
+
+    @dg.executor(
+        name="by_target",
+        config_schema={
+            "max_concurrent": dg.Field(int, default_value=4, description="How many steps may be on Databricks at once")
+        },
+    )
+    def made(init_context: dg.InitExecutorContext) -> Executor:
+        return ByTarget(target, int(init_context.executor_config["max_concurrent"]))  # type: ignore[call-overload]
+
+    return made

@@ -131,38 +131,66 @@ def make(config: DatabricksConfig, catalog: Catalog, root: str) -> DatabricksSte
             choices=("s3://…", "abfss://…", "/Volumes/<catalog>/<schema>/<volume>/…"),
             fix="say `root:` in the configuration of Databricks, or move the lake to an object store",
         )
-    launcher = _stock()
     if config.compute.job_cluster is not None:
         job.check_cluster(config.compute.job_cluster)
     extras = ["aws"] if root.startswith("s3://") else ["azure"] if root.startswith("abfss://") else []
-    found: DatabricksStepLauncher = launcher(
-        config,
-        credentials(config, os.environ),
-        build(catalog, with_code=config.wheel is None),
-        environment(config, catalog, root),
-        secrets(config, catalog),
-        (*libraries(extras), *config.libraries),
-    )
+    signing = credentials(config, os.environ)
+    with _superseded(), _signing_by(signing):
+        found: DatabricksStepLauncher = _class()(
+            config,
+            signing,
+            build(catalog, with_code=config.wheel is None),
+            environment(config, catalog, root),
+            secrets(config, catalog),
+            (*libraries(extras), *config.libraries),
+        )
     return found
 
 
-def _stock() -> Any:
+def _class() -> Any:
     """The class that launches.
 
-    Dagster says that step launchers are superseded by Pipes, and that there is no plan to remove them: they are what
-    lets resources and checks travel with the step (docs/databricks.md).
+    Raises:
+        NotRunnable: dagster-databricks is not installed.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            warnings.filterwarnings("ignore", message=".*superseded.*")
-            from lakehouse_assets.databricks.step import DatabricksStepLauncher
+        from lakehouse_assets.databricks.step import DatabricksStepLauncher
     except ImportError as error:
         raise NotRunnable(
             f"steps cannot be sent to Databricks: {error}",
             fix="pip install 'lakehouse-assets[databricks]', or make setup-jvm in the repository",
         ) from error
     return DatabricksStepLauncher
+
+
+@contextmanager
+def _superseded() -> Iterator[None]:
+    """Do not repeat to users that step launchers are superseded by Pipes.
+
+    There is no plan to remove them, and they are what lets resources and checks travel with the step
+    (docs/databricks_launch_or_pipes.md).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.SupersessionWarning)
+        yield
+
+
+@contextmanager
+def _signing_by(credentials: Mapping[str, Any]) -> Iterator[None]:
+    """Let the SDK heed the given credentials alone: it refuses to choose where the environment holds others, too."""
+    kind = next((kind for name, kind in _AUTH.items() if name in credentials), None)
+    before = os.environ.get("DATABRICKS_AUTH_TYPE")
+    if kind is None or before is not None:
+        yield
+        return
+    os.environ["DATABRICKS_AUTH_TYPE"] = kind
+    try:
+        yield
+    finally:
+        del os.environ["DATABRICKS_AUTH_TYPE"]
+
+
+_AUTH = {"databricks_token": "pat", "oauth_credentials": "oauth-m2m", "azure_credentials": "azure-client-secret"}
 
 
 def credentials(config: DatabricksConfig, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -210,16 +238,19 @@ def secrets(config: DatabricksConfig, catalog: Catalog) -> dict[str, dict[str, s
         SecretError: `${secret:NAME}` is used, and the configuration does not say where NAME stands.
     """
     found: dict[str, dict[str, str]] = {}
-    for text in catalog.files.values():
-        for reference in references(text):
-            if reference.scope and reference.key:
-                found[reference.variable] = {"scope": reference.scope, "key": reference.key}
-            elif reference.variable not in config.secrets:
-                raise SecretError(
-                    f"the catalog refers to {reference.text}, and the configuration of Databricks does not say where "
-                    f"it stands",
-                    fix=f"add to it: secrets: {{{reference.variable}: {{scope: …, key: …}}}}",
-                )
+    unplaced: dict[str, str] = {}
+    for reference in (reference for text in catalog.files.values() for reference in references(text)):
+        if reference.scope and reference.key:
+            found[reference.variable] = {"scope": reference.scope, "key": reference.key}
+        elif reference.variable not in config.secrets:
+            unplaced[reference.variable] = reference.text
+    if unplaced:
+        places = ", ".join(f"{name}: {{scope: …, key: …}}" for name in unplaced)
+        raise SecretError(
+            f"the catalog refers to {', '.join(unplaced.values())}, and the configuration of Databricks does not say "
+            "where that stands",
+            fix=f"add to it: secrets: {{{places}}}",
+        )
     return found
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import subprocess
+import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lakehouse_assets_tests.cli.lab import Machine, readings, write
-from lakehouse_assets_tests.conftest import Elsewhere
+from lakehouse_assets.simulators.workspace.server import Options, serve
+from lakehouse_assets_tests.cli.lab import COMMAND, Machine, readings, write
+from lakehouse_assets_tests.conftest import ROOT, Elsewhere, need
 
 
 @pytest.fixture
@@ -115,3 +120,91 @@ def test_the_disk_is_looked_at(lab: Machine) -> None:
     assert found["space for the lake"]["found"].endswith(str(lab.directory))
     assert "GB free" in found["space to spill"]["found"]
     assert os.statvfs(lab.directory).f_bavail > 0
+
+
+CONFIG = """
+volume: /Volumes/main/ops/lakehouse
+root: s3://bucket/lake
+compute: {serverless: {environment_version: "%s"}}
+"""
+ENVIRONMENT, OTHER = ("2", "3") if sys.version_info[:2] == (3, 11) else ("3", "2")
+"""A serverless environment with the Python of this process, and one with another."""
+
+
+@pytest.fixture
+def sent(lab: Machine, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A machine that sends steps to a workspace which is not there yet; no database is needed here."""
+    lab.database.unlink()
+    monkeypatch.setenv("DATABRICKS_CONFIG_FILE", str(lab.directory / "none.cfg"))
+    for name in ("DATABRICKS_HOST", "DATABRICKS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    (lab.directory / "databricks.yaml").write_text(CONFIG % ENVIRONMENT)
+    lab.environ["LAKEHOUSE_DATABRICKS"] = str(lab.directory / "databricks.yaml")
+    return lab
+
+
+def need_sdk() -> None:
+    """Skip a test that needs the packages which reach a workspace."""
+    there = importlib.util.find_spec("dagster_databricks") is not None
+    need(there, "the package dagster-databricks", "`make setup-jvm`")
+
+
+def test_a_workspace_that_lacks_nothing(sent: Machine) -> None:
+    """`--target databricks`: all is ok, exit code 0; the catalog's sources are the cluster's to reach."""
+    need_sdk()
+    with serve(Options(directory=sent.directory / "workspace", token="dapi-test")) as workspace:
+        workspace.make_volume("main.ops.lakehouse")
+        sent.environ |= {"DATABRICKS_HOST": workspace.host, "DATABRICKS_TOKEN": workspace.token}
+        done = sent.lakehouse("doctor", "--target", "databricks", "--format", "json")
+    assert done.exit_code == 0, done.stdout
+    assert "everything that steps on Databricks need is there" in done.stderr
+    found = {row["check"]: row["state"] for row in json.loads(done.stdout)}
+    assert {"python", "catalog", "token", "environment", "volume main.ops.lakehouse"} <= found.keys()
+    assert not [check for check in found if check.startswith("source of")]
+    assert "dapi-test" not in done.output
+
+
+def test_the_target_of_the_settings_is_the_default(sent: Machine) -> None:
+    """LAKEHOUSE_TARGET says which machine is looked at, and `--target` overrides it."""
+    need_sdk()
+    found = findings(sent, code=1, LAKEHOUSE_TARGET="databricks")
+    assert "DATABRICKS_HOST" in found["host"]["mend"]
+    assert found["token"]["state"] == "not checked"
+    local = sent.lakehouse("doctor", "--target", "local", "--format", "json", LAKEHOUSE_TARGET="databricks")
+    assert "host" not in {row["check"] for row in json.loads(local.stdout)}
+
+
+@pytest.mark.parametrize(("version", "check"), [("1", "environment"), (OTHER, "python there")])
+def test_an_environment_that_cannot_run_steps(sent: Machine, version: str, check: str) -> None:
+    """One that is not supported, or has another Python, is missing: exit code 1; it takes no workspace to say so."""
+    (sent.directory / "databricks.yaml").write_text(CONFIG % version)
+    done = sent.lakehouse("doctor", "--target", "databricks", "--format", "json")
+    assert done.exit_code == 1
+    rows = {row["check"]: row for row in json.loads(done.stdout)}
+    assert rows[check]["state"] == "missing"
+    assert rows[check]["mend"]
+
+
+def test_a_broken_catalog_and_a_databricks_without_configuration(sent: Machine) -> None:
+    """Each is told; neither hides the other, and there is no traceback."""
+    del sent.environ["LAKEHOUSE_DATABRICKS"]
+    sent.declare("delta_live_store: [{{entity_id: a}}]")
+    found = findings(sent, code=1, LAKEHOUSE_TARGET="databricks")
+    assert (found["catalog"]["state"], found["configuration"]["state"]) == ("missing", "missing")
+    assert found["host"]["found"] == "not checked: there is no legal configuration"
+
+
+def test_a_machine_without_the_packages(sent: Machine, tmp_path: Path) -> None:
+    """Without the SDK the command that installs it is told, and what needs it is not checked."""
+    (tmp_path / "packages").mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.startswith(("databricks", "dagster_databricks")):
+            (tmp_path / "packages" / path.name).symlink_to(path)
+    environ = sent.variables(PYTHONPATH=f"{ROOT}:{tmp_path / 'packages'}", LAKEHOUSE_TARGET="databricks")
+    command = [COMMAND[0], "-S", *COMMAND[1:], "doctor", "--format", "json"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1, done.stderr
+    found = {row["check"]: row for row in json.loads(done.stdout)}
+    assert "pip install 'lakehouse-assets[databricks]'" in found["package databricks-sdk"]["mend"]
+    assert [found[check]["state"] for check in ("host", "token", "files")] == ["not checked"] * 3
+    assert found["environment"]["state"] == "ok"

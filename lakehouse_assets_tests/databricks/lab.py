@@ -16,10 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
 
 from lakehouse_assets.simulators.workspace.server import Workspace
+from lakehouse_assets_tests.databricks.runner import run
 
 ROOT = Path(__file__).parents[2]
 VOLUME = "/Volumes/main/ops/staging"
@@ -47,6 +49,8 @@ delta_live_store:
       expect_all_or_drop: {warm: temp > -50}
 """
 TARGET = {"lakehouse/target": "databricks"}
+ALL = ("bronze/readings", "silver/readings")
+ONE_BY_ONE = {"execution": {"config": {"max_concurrent": 1}}}
 
 
 @dataclass
@@ -55,12 +59,14 @@ class Lab:
 
     Attributes:
         base: where everything is: catalog, configuration, Dagster's home.
+        lake: the lake's root in the workspace.
         config: the configuration of Databricks, over the one that `compute` gives.
     """
 
     base: Path
     workspace: Workspace
     compute: Mapping[str, Any]
+    lake: str = LAKE
     config: Mapping[str, Any] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict)
 
@@ -70,12 +76,13 @@ class Lab:
         shutil.copy(ROOT / "dagster.yaml", self.base / "home")
         (self.base / "catalog" / "readings.yaml").write_text(SMALL)
         self.write_config(self.config)
+        self.workspace.path(EDGE).unlink(missing_ok=True)
         self.sql("CREATE TABLE readings (id INTEGER PRIMARY KEY, sensor TEXT, temp REAL)")
 
     def write_config(self, more: Mapping[str, Any]) -> None:
         """Write the configuration of Databricks."""
         found = {
-            "volume": VOLUME, "root": LAKE, "compute": dict(self.compute), "poll_seconds": 0.2,
+            "volume": VOLUME, "root": self.lake, "compute": dict(self.compute), "poll_seconds": 0.2,
             "env": {"READINGS_DB": EDGE}, **more,
         }  # fmt: skip
         (self.base / "databricks.yaml").write_text(yaml.safe_dump({k: v for k, v in found.items() if v is not None}))
@@ -98,7 +105,7 @@ class Lab:
         kept.pop("PYTHONDONTWRITEBYTECODE", None)
         return kept | {
             "DAGSTER_HOME": str(self.base / "home"),
-            "LAKEHOUSE_ROOT": str(self.workspace.path(LAKE)),
+            "LAKEHOUSE_ROOT": str(self.workspace.path(self.lake)),
             "LAKEHOUSE_CATALOG": str(self.base / "catalog"),
             "LAKEHOUSE_DATABRICKS": str(self.base / "databricks.yaml"),
             "READINGS_DB": str(self.workspace.path(EDGE)),
@@ -107,17 +114,15 @@ class Lab:
             **self.environ,
         }
 
-    def run(self, *assets: str, tags: Mapping[str, str] = TARGET, **more: Any) -> Ended:
-        """Run assets in a process of its own, and tell how that ended; absent: all of the catalog."""
-        asked = {"assets": assets or ("bronze/readings", "silver/readings"), "tags": dict(tags), **more}
-        with self.started(asked) as process:
-            out, err = process.communicate(timeout=200)
-        assert process.returncode == 0, err[-4000:]
-        return Ended(json.loads(out.splitlines()[-1]), err)
+    def run(self, *assets: str, tags: Mapping[str, str] = TARGET) -> Ended:
+        """Run assets in this process, one step after the other, and tell how that ended; absent: all of the catalog."""
+        with patch.dict(os.environ, self.variables, clear=True):
+            return Ended(run(assets or ALL, tags, ONE_BY_ONE))
 
     @contextmanager
-    def started(self, asked: Mapping[str, Any]) -> Iterator[subprocess.Popen[str]]:
-        """The process of a run."""
+    def started(self, *assets: str, tags: Mapping[str, str] = TARGET) -> Iterator[subprocess.Popen[str]]:
+        """A process that runs assets, and prints how that ended as JSON."""
+        asked = {"assets": assets or ALL, "tags": dict(tags)}
         command = [sys.executable, "-m", "lakehouse_assets_tests.databricks.runner", json.dumps(asked)]
         pipe = subprocess.PIPE
         with subprocess.Popen(command, cwd=ROOT, env=self.variables, stdout=pipe, stderr=pipe, text=True) as process:
@@ -133,7 +138,6 @@ class Ended:
     """A run as its instance has it: see `runner.py`."""
 
     facts: Mapping[str, Any]
-    stderr: str
 
     def __getattr__(self, name: str) -> Any:
         return self.facts[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -16,7 +17,7 @@ from dagster._serdes import serialize_value
 MODULE = "lakehouse_assets.definitions"
 
 
-def run(assets: list[str], tags: dict[str, str], run_config: dict[str, Any] | None = None) -> dict[str, Any]:
+def run(assets: Sequence[str], tags: Mapping[str, str], run_config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Run and report."""
     repository = ReconstructableRepository.for_module(MODULE, "defs")
     job = repository.get_reconstructable_job("__ASSET_JOB")

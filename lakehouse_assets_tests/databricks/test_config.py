@@ -67,6 +67,10 @@ def test_every_fault_is_told_with_its_line(tmp_path: Path) -> None:
         (SERVERLESS + "permissions: {cluster: {CAN_MANAGE: [{group_name: x}]}}\n", "is for job clusters"),
         (SERVERLESS + "permissions: {run: {CAN_VIEW: [{}]}}\n", "exactly one of user_name, group_name"),
         ("transport: dbfs\nstaging_prefix: /Volumes/x\ncompute: {existing_cluster: a}\n", "absolute path of DBFS"),
+        (
+            "volume: /Volumes/a/b/c\ncompute: {job_cluster: {spark_version: x, spark_conf: {my.password: y}}}\n",
+            "job_cluster.spark_conf: my.password: write {{secrets/scope/key}}",
+        ),
         ("- a\n", "must hold keys and values"),
     ],
 )
@@ -78,6 +82,18 @@ def test_what_cannot_work_is_refused(tmp_path: Path, text: str, part: str) -> No
 def test_a_secret_in_clear_is_not_repeated(tmp_path: Path) -> None:
     """Design §7.9: the message about a token in clear does not hold it."""
     assert "dapi123" not in refused(tmp_path, SERVERLESS + "token: dapi123\n")
+
+
+def test_numbers_of_a_cluster_are_numbers(tmp_path: Path) -> None:
+    """Numbers and flags reach the API as such, settings of Spark as text."""
+    text = (
+        "volume: /Volumes/a/b/c\ncompute: {job_cluster: {spark_version: 15.4.x-scala2.12, autoscale: {min_workers: 1},"
+        " enable_elastic_disk: true, spark_conf: {spark.sql.shuffle.partitions: 8}}}\n"
+    )
+    spec = read(tmp_path, text).compute.job_cluster
+    assert spec is not None
+    assert (spec["autoscale"], spec["enable_elastic_disk"]) == ({"min_workers": 1}, True)
+    assert spec["spark_conf"] == {"spark.sql.shuffle.partitions": "8"}
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -171,6 +171,17 @@ def test_how_a_launcher_signs_in(config: dict[str, Any], environ: dict[str, str]
     assert found == {"databricks_host": "https://w", **expected}
 
 
+def test_the_given_credentials_are_the_only_ones(project: Path, sdk: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other credentials in the environment do not make the SDK refuse to choose."""
+    monkeypatch.setenv("DATABRICKS_HOST", "http://127.0.0.1:1")
+    monkeypatch.setenv("DATABRICKS_CLIENT_ID", "id")
+    monkeypatch.setenv("DATABRICKS_CLIENT_SECRET", "other")
+    monkeypatch.setenv("DATABRICKS_TOKEN", "mine")
+    made = make(project, CONFIG)
+    assert made.client.config.auth_type == "pat"
+    assert "DATABRICKS_AUTH_TYPE" not in os.environ
+
+
 def test_loading_the_definitions_needs_nothing_of_databricks(tmp_path: Path) -> None:
     """A clean process without a variable loads every definition, and imports neither pyspark nor dagster_databricks."""
     code = (
