@@ -70,5 +70,5 @@ def build_defs(
             "step_launcher": SwitchableStepLauncher.of(settings, project.catalog),
             **(resources or {}),
         },
-        executor=by_target.configured({"target": settings.target}),
+        executor=by_target(settings.target),
     )

@@ -6,6 +6,8 @@ What belongs here: arguments and progress. What does not: what is simulated (`si
 from __future__ import annotations
 
 import math
+import tempfile
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -93,3 +95,38 @@ def _history(database: Path, start: datetime | None, ticks: int, every: float, c
             **common,
         )
     say(str(summary))
+
+
+@simulate.command()
+@click.option("--port", default=8461, show_default=True, help="Where it listens on this machine; 0: a free port.")
+@click.option("--token", default="", metavar="T", help="The access token that it admits (default: a new one).")
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where its files are kept (default: a directory that is deleted at the end).",
+)
+@click.option("--no-dbfs", is_flag=True, help="A workspace without DBFS root, as new ones are.")
+@click.option("--python", metavar="3.N", help="Let tasks believe that they run on this Python.")
+@click.option("--volume", "volumes", multiple=True, metavar="C.S.V", help="A volume that it has; may be repeated.")
+def workspace(
+    port: int, token: str, directory: Path | None, no_dbfs: bool, python: str | None, volumes: tuple[str, ...]
+) -> None:
+    """Serve a Databricks workspace that executes what it is sent, until stopped (Ctrl-C).
+
+    It needs Linux with user namespaces, and the Spark engine. What it cannot prove stands in the README beside it.
+    """
+    from lakehouse_assets.simulators.workspace.server import Options, serve
+
+    where = nullcontext(str(directory)) if directory else tempfile.TemporaryDirectory(prefix="lakehouse-workspace-")
+    with where as kept, stopped_by_signals("ending its runs and clusters") as stop:
+        options = Options(Path(kept), port=port, token=token, dbfs=not no_dbfs, python=python)
+        with serve(options) as served:
+            for name in volumes:
+                served.make_volume(name)
+            runtimes = (runtime for runtime in options.runtimes.values() if not runtime.missing())
+            say(f"a simulated Databricks workspace listens on {served.host}, its files are in {served.directory}")
+            say(f"  runtimes: {', '.join(runtime.name for runtime in runtimes) or 'none: make setup-jvm'}")
+            say("point the SDK, and the step launcher with it, at it from another shell:")
+            say(f"  export DATABRICKS_HOST={served.host} DATABRICKS_TOKEN={served.token}")
+            stop.wait()
