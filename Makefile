@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-jvm setup-azurite demo dev test test-fast bench bench-setup check fmt lock
+.PHONY: help setup setup-jvm setup-runtime setup-azurite demo dev dev-databricks test test-fast test-runtime bench bench-setup check fmt lock wheel
 
 # Bytecode makes every Python start faster; some machines switch it off.
 unexport PYTHONDONTWRITEBYTECODE
@@ -13,7 +13,7 @@ READY := $(VENV)/.ready
 UV := $(BIN)/uv
 
 help: ## List the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 setup: $(READY) ## Install the project and its locked packages into .venv
 
@@ -32,9 +32,18 @@ $(VENV)/.ready-spark: $(READY) $(SPARK)/requirements.lock
 	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --no-deps --requirement $(SPARK)/requirements.lock
 	touch $@
 
-$(SPARK)/jars/.ready: $(SPARK)/pom.xml
+RUNTIME := infra/local/runtime-15.4
+
+setup-runtime: $(RUNTIME)/jars/.ready $(RUNTIME)/.venv/.ready ## Install the Spark of the oldest supported Databricks Runtime (needs Java 17 and Maven)
+
+$(RUNTIME)/.venv/.ready: $(READY) $(RUNTIME)/requirements.lock
+	test -x $(RUNTIME)/.venv/bin/python || $(BIN)/python -m venv --without-pip $(RUNTIME)/.venv
+	$(UV) pip sync --quiet --compile-bytecode --python $(RUNTIME)/.venv/bin/python $(RUNTIME)/requirements.lock
+	touch $@
+
+$(SPARK)/jars/.ready $(RUNTIME)/jars/.ready: infra/local/%/jars/.ready: infra/local/%/pom.xml
 	@command -v mvn >/dev/null || { echo "Maven is missing: install it (mvn), and Java 17" >&2; exit 1; }
-	rm -rf $(SPARK)/jars
+	rm -rf $(@D)
 	mvn --quiet --batch-mode --file $< dependency:copy-dependencies -DoutputDirectory=jars -DincludeScope=runtime
 	touch $@
 
@@ -57,13 +66,32 @@ dev: setup ## Open the Dagster UI with a live sensor simulator and automation sw
 	LAKEHOUSE_SENSOR_DB="$(abspath demo/sensors.db)" LAKEHOUSE_AUTOMATION=running \
 	$(BIN)/dagster dev -w workspace.yaml
 
-TOOLS := $(if $(shell command -v mvn),setup-jvm) $(if $(shell command -v npm),setup-azurite)
+WORKSPACE := $(abspath demo/workspace)
+
+dev-databricks: setup setup-jvm ## Open the Dagster UI on a simulated Databricks workspace: click an asset, it runs there
+	mkdir -p demo/dagster && cp dagster.yaml demo/dagster/
+	$(BIN)/lakehouse simulate workspace --directory $(WORKSPACE) --port 8461 --token dapi-dev \
+		--volume main.ops.staging --volume main.lake.tables --volume main.lake.edge & workspace=$$!; \
+	trap 'kill $$workspace $$simulator 2>/dev/null' EXIT; \
+	until [ -d $(WORKSPACE)/Volumes/main/lake/edge ]; do sleep 0.2; kill -0 $$workspace || exit 1; done; \
+	$(BIN)/lakehouse simulate sensors --database $(WORKSPACE)/Volumes/main/lake/edge/sensors.db --live --rate 20 & \
+	simulator=$$!; \
+	PATH="$(abspath $(BIN)):$$PATH" DAGSTER_HOME="$(abspath demo/dagster)" \
+	LAKEHOUSE_ROOT="$(WORKSPACE)/Volumes/main/lake/tables" \
+	LAKEHOUSE_SENSOR_DB="$(WORKSPACE)/Volumes/main/lake/edge/sensors.db" \
+	LAKEHOUSE_TARGET=databricks LAKEHOUSE_DATABRICKS="$(abspath infra/local/databricks.yaml)" DATABRICKS_TOKEN=dapi-dev \
+	$(BIN)/dagster dev -w workspace.yaml
+
+TOOLS := $(if $(shell command -v mvn),setup-jvm setup-runtime) $(if $(shell command -v npm),setup-azurite)
 
 test: setup check $(TOOLS) ## Run every test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup lakehouse_assets_tests
 
 test-fast: setup ## Run the tests that need no JVM and take no time
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" lakehouse_assets_tests
+
+test-runtime: setup setup-runtime ## Run the whole engine contract on the Spark of the oldest supported Databricks Runtime
+	$(RUNTIME)/.venv/bin/python -m pytest lakehouse_assets_tests/engines/oldest.py
 
 PEERS := benchmarks/.venv
 
@@ -87,9 +115,16 @@ fmt: setup ## Format the code and mend what the linter can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+wheel: setup ## Build the wheel into dist/ (the build backend is in uv's cache after `make setup`, else it is fetched)
+	rm -f dist/lakehouse_assets-*.whl
+	$(UV) build --quiet --wheel --python $(BIN)/python --out-dir dist --offline 2>/dev/null \
+		|| $(UV) build --quiet --wheel --python $(BIN)/python --out-dir dist
+
 LOCKED := --python-version 3.11 --no-header --no-emit-index-url --no-emit-find-links
 
 lock: setup ## Compile the lock files from pyproject.toml
 	$(UV) pip compile --quiet pyproject.toml $(LOCKED) --extra aws --extra azure --extra dev --output-file requirements.lock
-	$(UV) pip compile --quiet pyproject.toml $(LOCKED) --extra spark --constraint requirements.lock \
+	$(UV) pip compile --quiet pyproject.toml $(LOCKED) --extra spark --extra databricks --constraint requirements.lock \
 		--output-file $(SPARK)/requirements.lock
+	$(UV) pip compile --quiet pyproject.toml $(RUNTIME)/requirements.in $(LOCKED) --constraint requirements.lock \
+		--output-file $(RUNTIME)/requirements.lock

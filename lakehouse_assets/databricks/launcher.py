@@ -21,6 +21,7 @@ from pydantic import Field
 from lakehouse_assets.assets.step import failure_of
 from lakehouse_assets.databricks.config import DatabricksConfig, reachable, read_config
 from lakehouse_assets.databricks.package import build, catalog_hash, libraries
+from lakehouse_assets.databricks.staging import TEMPORARY
 from lakehouse_assets.entities.catalog import Catalog, load_catalog
 from lakehouse_assets.errors import LakehouseError, NotRunnable, SecretError, SettingsError
 from lakehouse_assets.secrets import references, resolve
@@ -227,7 +228,7 @@ def environment(config: DatabricksConfig, catalog: Catalog, root: str) -> dict[s
     if config.unity_catalog:
         found["LAKEHOUSE_UNITY_CATALOG"] = config.unity_catalog
     if config.volume:
-        found["LAKEHOUSE_TEMP_DIRECTORY"] = f"{config.volume}/temp"
+        found["LAKEHOUSE_TEMP_DIRECTORY"] = f"{config.volume}/{TEMPORARY}"
     return found
 
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from databricks.sdk import WorkspaceClient
 
+TEMPORARY = "temp"
+"""The directory in a volume where steps stage rows: driver and workers must both see them."""
 _BLOCK = 1 << 20
 """Bytes that the DBFS API takes, or gives, at a time."""
 

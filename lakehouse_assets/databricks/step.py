@@ -38,7 +38,7 @@ from lakehouse_assets.databricks.faults import LAUNCH_ENDS, api_fault, api_fault
 from lakehouse_assets.databricks.package import Package
 from lakehouse_assets.databricks.provenance import Provenance, history
 from lakehouse_assets.databricks.runtimes import check_python, supported, supported_environment
-from lakehouse_assets.databricks.staging import DbfsStaging, Staging, VolumeStaging
+from lakehouse_assets.databricks.staging import TEMPORARY, DbfsStaging, Staging, VolumeStaging
 from lakehouse_assets.errors import LakehouseError, LaunchLost, NotRunnable, TransientError
 
 SILENT_SECONDS = 30.0
@@ -177,6 +177,9 @@ class DatabricksStepLauncher(DatabricksPySparkStepLauncher):
         until = time.time() - self._config.keep_failed_hours * 3600
         try:
             old = [name for name, changed in self.staging.directories() if changed < until and _is_run(name)]
+            long_ago = min(until, time.time() - 2 * self._config.run_timeout)  # no step lives so long
+            spilled = self.staging.directories(TEMPORARY) if self._config.transport == "volumes" else ()
+            old += [f"{TEMPORARY}/{name}" for name, changed in spilled if changed < long_ago]
             for name in old:
                 self.staging.delete(name)
         except Exception as error:
