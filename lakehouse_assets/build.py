@@ -61,7 +61,10 @@ def build_defs(
         description="Refreshes a table when the data of a table that it reads has changed",
     )
     return dg.Definitions(
-        assets=[*build_assets(project, tables, derived, elsewhere), *([build_maintenance(project)] if tables else [])],
+        assets=[
+            *build_assets(project, tables, derived, elsewhere),
+            *([build_maintenance(project, elsewhere)] if tables else []),
+        ],
         jobs=build_jobs(tables),
         schedules=build_schedules(tables, schedules),
         sensors=[*build_sensors(project, tables, sensors), follow, build_failure_sensor(settings, sensors)],

@@ -7,17 +7,17 @@ downstream is requested. What belongs here: the definition and its metadata. Wha
 No `from __future__ import annotations` here: Dagster reads the annotations of a step as they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
 
-from lakehouse_assets.assets.factory import RETRIES
+from lakehouse_assets.assets.factory import RETRIES, Elsewhere
 from lakehouse_assets.assets.metadata import markdown
 from lakehouse_assets.assets.resources import LakehouseResource, Project
-from lakehouse_assets.assets.step import failures
+from lakehouse_assets.assets.step import Event, failures
 from lakehouse_assets.errors import LakeError, TransientError
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class MaintenanceConfig(dg.Config):
     dry_run: bool = Field(False, description="Only look what there is to do")
 
 
-def build_maintenance(project: Project) -> dg.AssetsDefinition:
-    """The asset that maintains the lake of a project."""
+def build_maintenance(project: Project, elsewhere: Elsewhere = lambda _: None) -> dg.AssetsDefinition:
+    """The asset that maintains the lake of a project; `elsewhere` is asked before it begins."""
 
     @dg.asset(
         key=KEY,
@@ -53,8 +53,9 @@ def build_maintenance(project: Project) -> dg.AssetsDefinition:
         config: MaintenanceConfig,
         lakehouse: LakehouseResource,
         step_launcher: dg.ResourceParam[dg.StepLauncher],  # noqa: ARG001  # Dagster asks it to run the step
-    ) -> dg.MaterializeResult:
-        return _maintain(project, context, config, lakehouse)
+    ) -> Iterator[Event]:
+        sent = elsewhere(context)
+        yield from [_maintain(project, context, config, lakehouse)] if sent is None else sent
 
     return maintenance
 

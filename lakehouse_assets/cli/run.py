@@ -61,7 +61,9 @@ def _selecting(command: F) -> F:
 
 @click.command()
 @_selecting
-def run(form: str, **given: Any) -> None:
+@click.option("--dagster-pipes-context", hidden=True)
+@click.option("--dagster-pipes-messages", hidden=True)
+def run(form: str, dagster_pipes_context: str | None, dagster_pipes_messages: str | None, **given: Any) -> None:
     """Bring the tables of SELECTION up to date: only what is new is read, and nothing is ever written twice.
 
     \b
@@ -73,6 +75,9 @@ def run(form: str, **given: Any) -> None:
 
     A table that fails holds up the tables that read it; the others run. Exit code 1 if any failed.
     """  # noqa: D301
+    if dagster_pipes_context and dagster_pipes_messages:
+        _run_for_pipes(dagster_pipes_context, dagster_pipes_messages, **given)
+        return
     from lakehouse_assets.cli.runner import run_tables
 
     with RowProgress() as progress:
@@ -83,6 +88,15 @@ def run(form: str, **given: Any) -> None:
             reports.append(report)
     print_rows([report.row() for report in reports], SUMMARY if form == "table" else list(reports[0].row()), form)
     _conclude(reports)
+
+
+def _run_for_pipes(
+    context: str, messages: str, catalog: Path | None, root: str | None, engine: str | None, **_: Any
+) -> None:
+    """Make the assets that a step of Dagster asks for, and report to it: what it sent says which."""
+    from lakehouse_assets.databricks import pipes_main
+
+    pipes_main.main(pipes_main.params_of(context, messages), {}, catalog=catalog, root=root, engine=engine)
 
 
 @click.command()

@@ -46,14 +46,14 @@ def examine(config: DatabricksConfig, caller: Caller | None, why: str = "") -> I
         yield not_checked(f"cluster {compute.existing_cluster}", why)
     elif compute.serverless:
         version = compute.serverless.environment_version
-        yield from check_runtime("environment", lambda: supported_environment(version))
+        yield from check_runtime(config, "environment", lambda: supported_environment(version))
 
 
 def _job_cluster(
     config: DatabricksConfig, spec: Mapping[str, Any], caller: Caller | None, why: str
 ) -> Iterator[Finding]:
     yield check_keys(spec)
-    yield from check_runtime("runtime", lambda: supported(str(spec["spark_version"])))
+    yield from check_runtime(config, "runtime", lambda: supported(str(spec["spark_version"])))
     rules: Mapping[str, Any] = {}
     if policy := spec.get("policy_id"):
         if caller:
@@ -82,8 +82,8 @@ def check_keys(spec: Mapping[str, Any]) -> Finding:
     return Finding("job cluster", "ok", ", ".join(sorted(spec)))
 
 
-def check_runtime(check: str, find: Callable[[], Runtime]) -> Iterator[Finding]:
-    """Whether a runtime is supported, and has the Python of this process.
+def check_runtime(config: DatabricksConfig, check: str, find: Callable[[], Runtime]) -> Iterator[Finding]:
+    """Whether a runtime is supported, and has the Python of this process where pickles travel.
 
     Args:
         find: gives the runtime, or raises `SettingsError`.
@@ -100,7 +100,10 @@ def check_runtime(check: str, find: Callable[[], Runtime]) -> Iterator[Finding]:
     try:
         check_python(runtime)
     except SettingsError as error:
-        yield failed("python there", error)
+        if config.via == "launcher":
+            yield failed("python there", error)
+        else:
+            yield Finding("python there", "ok", f"{runtime.python_name}; pipes does not need the one here")
     else:
         yield Finding("python there", "ok", f"{runtime.python_name}, as here")
 
@@ -218,7 +221,7 @@ def check_existing(config: DatabricksConfig, caller: Caller, cluster_id: str) ->
         yield from (not_checked(check, f"see {found.check}") for check in ("runtime", "python there", "access mode"))
         return
     cluster = held[0]
-    yield from check_runtime("runtime", lambda: supported(cluster.spark_version or ""))
+    yield from check_runtime(config, "runtime", lambda: supported(cluster.spark_version or ""))
     yield check_access(config, cluster.data_security_mode.value if cluster.data_security_mode else None)
     if cluster.single_user_name:
         yield check_user(caller, cluster.single_user_name)

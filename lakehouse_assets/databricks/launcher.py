@@ -85,8 +85,8 @@ class SwitchableStepLauncher(dg.ConfigurableResource, dg.StepLauncher):
         with _failures():
             yield from launcher.launch_step(step_context)
 
-    def _launcher(self, step: StepExecutionContext) -> DatabricksStepLauncher:
-        """The real launcher.
+    def _launcher(self, step: StepExecutionContext) -> DatabricksStepLauncher | None:
+        """The real launcher; `None`: the step runs here, and sends its work by Pipes.
 
         Raises:
             SettingsError: the configuration is missing or not legal.
@@ -99,6 +99,8 @@ class SwitchableStepLauncher(dg.ConfigurableResource, dg.StepLauncher):
                 fix="set LAKEHOUSE_DATABRICKS to a file like infra/databricks/serverless.yaml",
             )
         config = read_config(Path(self.databricks), os.environ)
+        if config.via == "pipes":
+            return None
         catalog = self._catalog()
         return make(config, catalog, self.root)
 

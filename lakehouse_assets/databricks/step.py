@@ -81,8 +81,8 @@ class DatabricksStepLauncher(DatabricksPySparkStepLauncher):
             local_dagster_job_package_path=str(Path(__file__).parents[2]),
             **credentials,
         )
-        self._config, self._package = config, package
-        self._env, self._secrets, self._libraries = dict(env), dict(secrets), libraries
+        self._config, self.package = config, package
+        self._env, self._secrets, self.libraries = dict(env), dict(secrets), libraries
         self._swept = 0.0
 
     @property
@@ -122,7 +122,7 @@ class DatabricksStepLauncher(DatabricksPySparkStepLauncher):
         if serverless := self._config.compute.serverless:
             check_python(supported_environment(serverless.environment_version))
             return
-        with api_faults("look at the cluster", _CLUSTER_FIXES):
+        with api_faults("look at the cluster", CLUSTER_FIXES):
             found = job.spark_version(self._config, self.client)
         check_python(supported(str(found)))
 
@@ -132,8 +132,8 @@ class DatabricksStepLauncher(DatabricksPySparkStepLauncher):
             "python": "{}.{}".format(*sys.version_info[:2]),
             "dagster": dagster_version,
             "attempt": step.previous_attempt_count,
-            "code_sha256": self._package.sha256,
-            "package_sha256": self._package.package_sha256,
+            "code_sha256": self.package.sha256,
+            "package_sha256": self.package.package_sha256,
             "env": {**self._env, **self._config.env},
             "secrets": {
                 **self._secrets, **{name: where.model_dump() for name, where in self._config.secrets.items()}
@@ -148,14 +148,14 @@ class DatabricksStepLauncher(DatabricksPySparkStepLauncher):
                 fix="run it through dagster dev, dagster asset materialize or lakehouse's definitions, not in process",
             )
         files = {
-            step_main.CODE: self._package.data,
+            step_main.CODE: self.package.data,
             step_main.STEP: pickle.dumps(step_context_to_step_run_ref(step, self.local_dagster_job_package_path)),
             step_main.HISTORY: gzip.compress(serialize_value(history(step)).encode()),
             step_main.JOB: json.dumps(self.job_of(step)).encode(),
             _MAIN: Path(step_main.__file__).read_bytes(),
         }
         for name, data in files.items():
-            with api_faults(f"write {self.staging.base}/{place}/{name}", _STAGING_FIXES):
+            with api_faults(f"write {self.staging.base}/{place}/{name}", STAGING_FIXES):
                 self.staging.put(f"{place}/{name}", data)
 
     def submit(self, place: str, step: StepExecutionContext) -> int:
@@ -164,7 +164,7 @@ class DatabricksStepLauncher(DatabricksPySparkStepLauncher):
         token = job.token(step.run_id, step.step.key, step.previous_attempt_count)
         arguments = job.request(
             self._config, name, token, self.staging.as_file(f"{place}/{_MAIN}"), self.staging.on_cluster(place),
-            self._libraries,
+            self.libraries,
         )  # fmt: skip
         with api_faults("submit the run"):
             return int(self.client.jobs.submit(**arguments).bind()["run_id"])
@@ -189,8 +189,8 @@ class DatabricksStepLauncher(DatabricksPySparkStepLauncher):
 
 
 _MAIN = "step_main.py"
-_CLUSTER_FIXES = dict.fromkeys(("NotFound", "BadRequest"), "mend compute.existing_cluster: databricks clusters list")
-_STAGING_FIXES = {
+CLUSTER_FIXES = dict.fromkeys(("NotFound", "BadRequest"), "mend compute.existing_cluster: databricks clusters list")
+STAGING_FIXES = {
     "NotFound": "create the volume (CREATE VOLUME …), or mend `volume` in the configuration",
     "PermissionDenied": "GRANT READ VOLUME, WRITE VOLUME on the volume; "
     "a workspace without DBFS root needs `transport: volumes`",
@@ -264,7 +264,7 @@ class Launch:
 
     def _follow(self, run_id: int) -> Iterator[DagsterEvent]:
         run: Run | None = None
-        while not (run and (_has_ended(run) or (self.is_over and _cycle(run) == "TERMINATING"))):
+        while not self._is_done(run):
             with raise_execution_interrupts():
                 time.sleep(self._config.poll_seconds)
                 run = self._state(run_id) or run
@@ -275,10 +275,16 @@ class Launch:
         while not self.is_over and _is_success(run) and time.monotonic() < until:
             time.sleep(min(1.0, self._config.poll_seconds))
             yield from self._arrived(final=True)
-        if not self.is_over:
+        if not self.is_over and run is not None:
             error = of_run(run, self._told(run))
             error.facts["ended"] = True
             raise error
+
+    def _is_done(self, run: Run | None) -> bool:
+        """Whether there is nothing more to follow; once the step has ended, a silent workspace is not waited for."""
+        silent = time.monotonic() - self._heard > self._config.lost_after
+        over = self.is_over and (silent or (run is not None and _cycle(run) == "TERMINATING"))
+        return over or (run is not None and _has_ended(run))
 
     def _state(self, run_id: int) -> Run | None:
         """The run; `None` where the workspace does not answer, until that has lasted too long."""
