@@ -35,6 +35,9 @@ class Settings(BaseSettings):
     """Where the steps of a run are done that has no tag `lakehouse/target`."""
     databricks: Path | None = None
     """The YAML file that says how steps run on Databricks; needed for the target `databricks` only."""
+    unity_catalog: str | None = None
+    """The catalog in which the Spark engine names every table, `<catalog>.<layer>.<table>`; absent or empty: tables go
+    by their paths."""
     storage_options: dict[str, SecretStr] = Field(default_factory=dict)
     """Options of the object store (JSON), over those of the environment: `{"AWS_REGION": "eu-west-1"}`."""
     memory_limit: str = Field(default="2GB", pattern=r"^\d+(\.\d+)? ?([KMGT]i?)?B?$")

@@ -201,11 +201,12 @@ def spark() -> Iterator[SparkEngine]:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of Spark take time, and run in one worker: two sessions would stand in each other's way."""
+    """Tests of Spark take time. Those of one session run in one worker, those of simulated workspaces in another."""
     for item in items:
         if "spark" in getattr(item, "fixturenames", ()) or item.get_closest_marker("spark"):
             item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.xdist_group("spark"))
+            apart = {"databricks", "workspace"} & set(item.path.parts)
+            item.add_marker(pytest.mark.xdist_group("workspace" if apart else "spark"))
 
 
 class Elsewhere:

@@ -32,6 +32,7 @@ COMPUTES = ("cluster", "serverless")
 DEVELOPMENT = frozenset({"dev"})
 """The targets in which nothing starts by itself."""
 STORAGE = "LAKEHOUSE_STORAGE_OPTIONS"
+UNITY = "LAKEHOUSE_UNITY_CATALOG"
 WITH_VARIABLES = 5
 """The first serverless environment in which a task can be given environment variables."""
 
@@ -135,8 +136,14 @@ def _compute(bundle: Bundle) -> tuple[dict[str, Any], dict[str, Any]]:
     return _serverless(bundle) if serverless else _on_a_cluster(bundle)
 
 
+def _environment(bundle: Bundle) -> dict[str, str]:
+    """The environment of every task."""
+    catalog = bundle.variables["unity_catalog"]
+    return {**bundle.variables["environment"], **({UNITY: catalog} if catalog else {})}
+
+
 def _on_a_cluster(bundle: Bundle) -> tuple[dict[str, Any], dict[str, Any]]:
-    environment, scope = dict(bundle.variables["environment"]), bundle.variables["secret_scope"]
+    environment, scope = _environment(bundle), bundle.variables["secret_scope"]
     supported(str(bundle.variables["spark_version"]))
     if scope:
         environment[STORAGE] = f"{{{{secrets/{scope}/storage-options}}}}"
@@ -164,7 +171,7 @@ def _serverless(bundle: Bundle) -> tuple[dict[str, Any], dict[str, Any]]:
             fix="leave secret_scope empty and take a root that needs none, or set compute to cluster",
         )
     spec = {"environment_version": version, "dependencies": [WHEEL]}
-    variables = {"variables": dict(bundle.variables["environment"])}
+    variables = {"variables": _environment(bundle)}
     job = {
         "environments": [{"environment_key": KEY, "spec": spec}],
         "environment_variables": [{"environment_variables_key": KEY, "spec": variables}],

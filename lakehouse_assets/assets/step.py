@@ -56,6 +56,7 @@ def materialize(
         "accept_loss": config.accept_loss,
         "accept_foreign": config.accept_foreign,
         "progress": _progress(context),
+        "notify": lambda _entity, notices: _tell(context, notices),
     }
     with failures(), lakehouse.open(project, **more) as work:
         try:
@@ -100,11 +101,15 @@ def _refresh(work: Work, table: TableName, config: RefreshConfig, context: dg.As
             f"{table} batch {outcome.plan.number} ({outcome.plan.mode}): {outcome.rows_in} rows in, {outcome.valid} "
             f"valid, {outcome.quarantined} quarantined, {outcome.dropped} dropped"
         )
-        for notice in outcome.notices:
-            context.log.warning(f"{notice.code}: {notice.message}")
+        _tell(context, outcome.notices)
     if not outcomes:
         context.log.info(f"{table}: nothing new")
     return outcomes
+
+
+def _tell(context: dg.AssetExecutionContext, notices: Sequence[Notice]) -> None:
+    for notice in notices:
+        context.log.warning(f"{notice.code}: {notice.message}")
 
 
 def _progress(context: dg.AssetExecutionContext) -> Callable[[str, int], None]:

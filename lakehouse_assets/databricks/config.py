@@ -210,6 +210,8 @@ class DatabricksConfig(Strict):
             raise ValueError("transport volumes needs `volume: /Volumes/<catalog>/<schema>/<volume>/…`")
         if self.compute.serverless and self.transport == "dbfs":
             raise ValueError("serverless compute cannot read the DBFS root: use transport volumes")
+        if self.unity_catalog and (self.root or "").startswith("/Volumes/"):
+            raise ValueError("unity_catalog: tables cannot be registered in a volume: give an s3:// or abfss:// root")
         if len([x for x in (self.token, self.service_principal, self.azure_principal) if x]) > 1:
             raise ValueError("give one of token, service_principal and azure_principal")
         if self.permissions.cluster and self.compute.job_cluster is None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from lakehouse_assets.errors import FeatureRefused
 from lakehouse_assets.lake.storage import Storage
-from lakehouse_assets.lake.values import Commit, Number, TableSpec
+from lakehouse_assets.lake.values import Card, Commit, Number, TableSpec
 from lakehouse_assets.settings import Settings
 
 OPERATION = "_op"
@@ -208,6 +208,22 @@ class Engine(ABC):
             Whether a file was written; an engine whose commits do it by themselves writes none.
         """
         return False
+
+    @property
+    def publishes(self) -> bool:
+        """Whether this engine keeps a catalog of names, so that `publish` does something."""
+        return False
+
+    def publish(self, card: Card) -> list[str]:
+        """Let the catalog of names know a table that is there, or a view; repeated, it changes nothing.
+
+        Returns:
+            What the catalog refused, in words: no row depends on it.
+
+        Raises:
+            ForeignTable: the table's name is taken by another one.
+        """
+        return []
 
     def close(self) -> None:
         """Let go of everything."""

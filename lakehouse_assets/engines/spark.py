@@ -8,6 +8,7 @@ mark of its own, by which a write that was skipped is told from one that was mad
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import shutil
@@ -15,10 +16,12 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pyarrow as pa
 
+from lakehouse_assets.engines import spark_upkeep
 from lakehouse_assets.engines.arrow_inputs import Input, inputs_of, passed_on
 from lakehouse_assets.engines.arrow_types import canonical, check_readable
 from lakehouse_assets.engines.base import OPERATION, Appender, Changes, Engine, Handle, Relation
@@ -30,12 +33,16 @@ from lakehouse_assets.engines.spark_frames import (
     Spool,
     Staging,
     fitted,
+    for_spark,
+    hands_over_arrow,
     nullable,
     parquet,
     rows_of_files,
     stream,
     struct,
 )
+from lakehouse_assets.engines.spark_names import Names, Registry, Target
+from lakehouse_assets.engines.spark_publish import publish
 from lakehouse_assets.engines.spark_session import (
     REPOSITORY_JARS,
     Local,
@@ -46,6 +53,7 @@ from lakehouse_assets.engines.spark_session import (
 )
 from lakehouse_assets.engines.spark_sql import at, create, literal, merge_into
 from lakehouse_assets.engines.spark_types import schema_of, struct_of
+from lakehouse_assets.engines.unity_sql import full
 from lakehouse_assets.errors import LakeError
 from lakehouse_assets.lake.delta import DeltaTable, checked, create_table, find_table, open_table
 from lakehouse_assets.lake.schemas import (
@@ -56,12 +64,13 @@ from lakehouse_assets.lake.schemas import (
     plain,
     with_columns,
 )
-from lakehouse_assets.lake.storage import Storage
+from lakehouse_assets.lake.storage import Storage, normalize
 from lakehouse_assets.lake.streams import Watched
-from lakehouse_assets.lake.values import Commit, DataFile, Number, TableSpec
+from lakehouse_assets.lake.values import Card, Commit, DataFile, Number, TableSpec
 from lakehouse_assets.settings import Settings, checked_directory
 from lakehouse_assets.sql import dialect
 from lakehouse_assets.sql.expand import quoted
+from lakehouse_assets.sql.spark_versions import Version, as_of
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -75,10 +84,11 @@ class SparkEngine(Engine):
         {"deletionVectors", "columnMapping", "rowTracking", "inCommitTimestamp", "typeWidening", "clustering"}
     )
 
-    def __init__(self, storage: Storage, local: Local | None = None) -> None:
+    def __init__(self, storage: Storage, local: Local | None = None, names: Names | None = None) -> None:
         self._storage = storage
         self._local = local or Local()
         self._commits = Commits(storage)
+        self._registry = Registry(names, lambda: self.spark)
         self._spool = Spool(self._local.temp_directory)
         self._names = itertools.count()
         self._id = uuid.uuid4().hex[:8]
@@ -89,7 +99,8 @@ class SparkEngine(Engine):
         temp = checked_directory(settings.temp_directory)
         jars = settings.spark_jars or REPOSITORY_JARS
         require(jars)
-        return cls(storage, Local(jvm_memory(settings.memory_limit), settings.threads, jars, temp, settings.spark_conf))
+        local = Local(jvm_memory(settings.memory_limit), settings.threads, jars, temp, settings.spark_conf)
+        return cls(storage, local, Names.of(settings))
 
     @property
     def spark(self) -> SparkSession:
@@ -99,17 +110,25 @@ class SparkEngine(Engine):
                 self._session = open_session(self._local)
             return self._session
 
+    @functools.cached_property
+    def _version(self) -> Version:
+        return as_of(self.spark.version)  # over Spark Connect that is a question to the server
+
     # tables
 
     def find(self, uri: str, version: int | None = None) -> DeltaTable | None:
         return find_table(uri, self._storage, version)
 
     def create(self, uri: str, spec: TableSpec) -> DeltaTable:
-        if spec.properties.get("lakehouse.writers") != self.name:  # a table of both engines is made as both make it
-            return create_table(uri, self._storage, spec)
+        free = self._registry.free(normalize(uri))
         uri = checked(uri, spec)
-        with self._told({_METADATA: mark_of("create")}), spark_faults("CREATE TABLE", uri):
-            self.spark.sql(create(uri, spec))
+        if spec.properties.get("lakehouse.writers") != self.name:  # a table of both engines is made as both make it
+            create_table(uri, self._storage, spec)
+        else:
+            command = create(full(free), spec, uri) if free else create(at(uri), spec)
+            with self._told({_METADATA: mark_of("create")}), spark_faults("CREATE TABLE", uri):
+                self.spark.sql(command)
+        self._registry.writable(uri)
         return open_table(uri, self._storage)
 
     def add_columns(self, handle: Handle, fields: Sequence[pa.Field]) -> DeltaTable:
@@ -118,8 +137,8 @@ class SparkEngine(Engine):
         self._enable(handle, wider)
         with spark_faults("add columns", handle.uri):
             empty = self.spark.createDataFrame([], struct(wider))
-            mark = mark_of("add_columns")
-            self._writer(empty, mark).option("mergeSchema", "true").mode("append").save(handle.uri)
+            told = {"userMetadata": mark_of("add_columns"), "mergeSchema": "true"}
+            self._registry.writable(handle.uri).append(empty, told)
         return open_table(handle.uri, self._storage)
 
     def _enable(self, handle: Handle, columns: pa.Schema) -> None:
@@ -127,13 +146,12 @@ class SparkEngine(Engine):
         if "timestamp_ntz" not in json.dumps(struct_of(columns)) or cast(DeltaTable, handle).supports("timestampNtz"):
             return
         with self._told({_METADATA: mark_of("enable")}), spark_faults("ALTER TABLE", handle.uri):
-            self.spark.sql(
-                f"ALTER TABLE {at(handle.uri)} SET TBLPROPERTIES ('delta.feature.timestampNtz' = 'supported')"
-            )
+            target = self._registry.writable(handle.uri).sql
+            self.spark.sql(f"ALTER TABLE {target} SET TBLPROPERTIES ('delta.feature.timestampNtz' = 'supported')")
 
     def read(self, handle: Handle) -> SparkRelation:
         def make(staging: Staging) -> DataFrame:
-            return staging.spark.read.format("delta").option("versionAsOf", handle.version).load(handle.uri)
+            return self._registry.readable(handle.uri).read(staging.spark, versionAsOf=handle.version)
 
         return SparkRelation(make, nullable(handle.schema))
 
@@ -146,8 +164,9 @@ class SparkEngine(Engine):
             first, last = moved.commits[0][0], moved.commits[-1][0]
 
             def make(staging: Staging) -> DataFrame:
-                feed = staging.spark.read.format("delta").option("readChangeFeed", "true")
-                found = feed.option("startingVersion", first).option("endingVersion", last).load(table.uri)
+                found = self._registry.readable(table.uri).read(
+                    staging.spark, readChangeFeed="true", startingVersion=first, endingVersion=last
+                )
                 return found.select(*(quoted(n) for n in (*table.schema.names, "_change_type", "_commit_version")))
 
             added = [pa.field("_change_type", pa.string()), pa.field("_commit_version", pa.int64())]
@@ -173,7 +192,7 @@ class SparkEngine(Engine):
     ) -> SparkRelation:
         used = {name: cast(SparkRelation, relation) for name, relation in relations.items()}
         names = {name: self._name("in") for name in used}
-        text = dialect.to_spark(sql, {name: r.columns for name, r in used.items()}, names, params or {})
+        text = dialect.to_spark(sql, {n: r.columns for n, r in used.items()}, names, params or {}, self._version)
         inputs = inputs_of(used.values())
 
         def make(staging: Staging) -> DataFrame:
@@ -197,7 +216,7 @@ class SparkEngine(Engine):
         def make(staging: Staging) -> DataFrame:
             if over.is_set():
                 raise LakeError("a relation was read that is no longer held", fix="read it inside the block")
-            return parquet(staging.spark, path, columns)
+            return parquet(staging.spark, for_spark(path), columns)
 
         with self._parquet(relation, path):
             try:
@@ -210,7 +229,7 @@ class SparkEngine(Engine):
         """The relation's rows as a directory of Parquet files, until the block ends."""
         try:
             with self._frame(relation) as frame:
-                frame.write.parquet(path)
+                frame.write.parquet(for_spark(path))
             yield
         finally:
             shutil.rmtree(path, ignore_errors=True)
@@ -231,8 +250,11 @@ class SparkEngine(Engine):
         used = cast(SparkRelation, relation)
         if used.plain is not None:
             return super().rows(relation, limit)
-        with self._frame(used) as frame:
-            found = (frame if limit is None else frame.limit(limit)).toArrow()
+        first = used if limit is None else replace(used, make=lambda staging: used.make(staging).limit(limit))
+        if not hands_over_arrow():
+            return super().rows(first)
+        with self._frame(first) as frame:
+            found = frame.toArrow()
         return [row for batch in found.to_batches() for row in conform(batch, used.columns).to_pylist()]
 
     @contextmanager
@@ -249,17 +271,15 @@ class SparkEngine(Engine):
     def _append(self, handle: Handle, relation: Relation | None, number: Number) -> Commit:
         if relation is None:
             relation = self.from_arrow(nullable(handle.schema).empty_table())
-        return self._write(handle, relation, number, lambda writer: writer.mode("append"))
+        return self._write(handle, relation, number, lambda target, frame, told: target.append(frame, told))
 
     def _replace(
         self, handle: Handle, relation: Relation, number: Number, partitions: Sequence[Mapping[str, Any]] | None
     ) -> Commit:
         if partitions is not None and not partitions:
             return self._append(handle, None, number)
-        where = (
-            {} if partitions is None else {"replaceWhere": partitions_predicate(partitions, Quotes(quoted, literal))}
-        )
-        return self._write(handle, relation, number, lambda writer: writer.mode("overwrite").options(**where))
+        where = None if partitions is None else partitions_predicate(partitions, Quotes(quoted, literal))
+        return self._write(handle, relation, number, lambda target, frame, told: target.overwrite(frame, told, where))
 
     def _rebuild(self, handle: Handle, relation: Relation, columns: pa.Schema, number: Number) -> Commit:
         columns = plain(columns)
@@ -269,21 +289,22 @@ class SparkEngine(Engine):
         self._commits.check(handle, number)
         self._enable(handle, columns)
 
-        def how(writer: Any) -> Any:
-            return writer.mode("overwrite").option("overwriteSchema", "true").partitionBy(*handle.partition_by)
+        def how(target: Target, frame: DataFrame, told: Mapping[str, str]) -> None:
+            target.rebuild(frame, told, handle.partition_by)
 
         clustered = self._clustered_by(handle)
         commit = self._write(handle, relation, number, how, columns)
         if kept := [name for name in clustered if name in columns.names]:  # Delta forgets them with the schema
             with self._told({_METADATA: mark_of("cluster")}), spark_faults("ALTER TABLE", handle.uri):
-                self.spark.sql(f"ALTER TABLE {at(handle.uri)} CLUSTER BY ({', '.join(map(quoted, kept))})")
+                target = self._registry.writable(handle.uri).sql
+                self.spark.sql(f"ALTER TABLE {target} CLUSTER BY ({', '.join(map(quoted, kept))})")
         return commit
 
     def _clustered_by(self, handle: Handle) -> list[str]:
         if not cast(DeltaTable, handle).supports("clustering"):
             return []
         with spark_faults("DESCRIBE DETAIL", handle.uri):
-            (detail,) = self.spark.sql(f"DESCRIBE DETAIL {at(handle.uri)}").collect()
+            (detail,) = self.spark.sql(f"DESCRIBE DETAIL {self._registry.writable(handle.uri).sql}").collect()
         return list(detail["clusteringColumns"])
 
     def _write(
@@ -291,22 +312,24 @@ class SparkEngine(Engine):
         handle: Handle,
         relation: Relation,
         number: Number,
-        how: Callable[[Any], Any],
+        how: Callable[[Target, DataFrame, Mapping[str, str]], None],
         columns: pa.Schema | None = None,
     ) -> Commit:
         columns = columns or handle.schema
         compare(self.schema(relation), columns, handle.uri)
+        target = self._registry.writable(handle.uri)
 
         def write(mark: str) -> None:
+            told = {"userMetadata": mark, "txnAppId": number.app_id, "txnVersion": str(number.value)}
             with self._frame(relation, handle.uri) as frame:
-                writer = self._writer(fitted(frame, columns, handle.partition_by), mark, number)
-                how(writer).save(handle.uri)
+                how(target, fitted(frame, columns, handle.partition_by), told)
 
         return self._once(handle, number, write)
 
     def _merge(self, handle: Handle, relation: Relation, keys: Sequence[str], number: Number) -> Commit:
         columns = pa.schema([*handle.schema, pa.field(OPERATION, pa.string())])
         compare(self.schema(relation), columns, handle.uri)
+        target = self._registry.writable(handle.uri).sql
 
         def write(mark: str) -> None:
             with self._frame(relation, handle.uri) as frame, Staging(self.spark, self._spool) as staging:
@@ -316,24 +339,20 @@ class SparkEngine(Engine):
                 if any("." in name for name in handle.partition_by):
                     told[_REPARTITION] = "false"  # Delta would look for a field of a struct
                 with self._told(told):
-                    self.spark.sql(merge_into(handle, source, keys))
+                    self.spark.sql(merge_into(target, handle, source, keys))
 
         return self._once(handle, number, write)
 
     def _once(self, handle: Handle, number: Number, write: Callable[[str], None]) -> Commit:
         return self._commits.once(handle, number, write, lambda table, used: self._append(table, None, used))
 
-    def _writer(self, frame: DataFrame, mark: str, number: Number | None = None) -> Any:
-        options = {"userMetadata": mark}
-        options |= {"txnAppId": number.app_id, "txnVersion": str(number.value)} if number else {}
-        return frame.write.format("delta").options(**options)
-
     @contextmanager
     def _told(self, settings: Mapping[str, str]) -> Iterator[None]:
         """Tell the session what only it can pass on to a command, for one command of one thread."""
         with _telling:
-            for name, value in settings.items():
-                self.spark.conf.set(name, value)
+            with spark_faults("a setting of the session"):
+                for name, value in settings.items():
+                    self.spark.conf.set(name, value)
             try:
                 yield
             finally:
@@ -347,30 +366,23 @@ class SparkEngine(Engine):
         sizes = {_MAX: str(target_bytes), _MIN: str(target_bytes // 2)}
         mark = mark_of("compact")
         with self._told({_METADATA: mark, **sizes}), spark_faults("OPTIMIZE", handle.uri):
-            self.spark.sql(f"OPTIMIZE {at(handle.uri)}").collect()
+            self.spark.sql(f"OPTIMIZE {self._registry.writable(handle.uri).sql}").collect()
         return self._commits.made(before, mark, {}) or Commit(before.version, skipped=True)
 
     def vacuum(self, handle: Handle, retention_hours: int) -> list[str]:
-        told = {
-            "spark.databricks.delta.retentionDurationCheck.enabled": "false",
-            "spark.databricks.delta.vacuum.logging.enabled": "false",
-        }
-        command = f"VACUUM {at(handle.uri)} RETAIN {retention_hours} HOURS"
-        with self._told(told), spark_faults("VACUUM", handle.uri):
-            found = [row[0] for row in self.spark.sql(f"{command} DRY RUN").collect()]  # empty directories, too
-            gone = self._files_among(handle.uri, found)
-            if gone:
-                self.spark.sql(command).collect()
-        return gone
+        target = self._registry.writable(handle.uri)
+        with self._told(spark_upkeep.TOLD), spark_faults("VACUUM", handle.uri):
+            return spark_upkeep.vacuum(self.spark, self._storage, target, retention_hours)
 
-    def _files_among(self, uri: str, paths: Sequence[str]) -> list[str]:
-        fs, root = self._storage.filesystem(uri)
-        inside = [path.split(root, 1)[1] for path in paths]
-        return [
-            name
-            for name, info in zip(inside, fs.get_file_info([root + i for i in inside]), strict=True)
-            if info.is_file
-        ]
+    # the catalog of names
+
+    @property
+    def publishes(self) -> bool:
+        return self._registry.names is not None
+
+    def publish(self, card: Card) -> list[str]:
+        with self._told({_METADATA: mark_of("publish")}):
+            return publish(self._registry, self.spark, card, self.find, self._version)
 
     def close(self) -> None:
         """Delete the staged files; the session stays, it is the process's."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from lakehouse_assets.engines.base import Appender, Engine, Handle
-from lakehouse_assets.engines.spark_frames import SparkRelation, StagedFile, nullable, parquet
+from lakehouse_assets.engines.spark_frames import SparkRelation, StagedFile, for_spark, nullable, parquet
 from lakehouse_assets.lake.schemas import fit
 from lakehouse_assets.lake.values import Commit, Number
 
@@ -30,7 +30,7 @@ class SparkAppender(Appender):
         relation = None
         if self._file is not None:
             self._file.close()
-            relation = SparkRelation(lambda s: parquet(s.spark, self._path, self._columns), self._columns)
+            relation = SparkRelation(lambda s: parquet(s.spark, for_spark(self._path), self._columns), self._columns)
         try:
             return self._engine.append(self._handle, relation, number)
         finally:

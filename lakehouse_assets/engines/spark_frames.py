@@ -71,6 +71,14 @@ class Spool:
         self._path = ""
 
 
+def for_spark(path: str) -> str:
+    """A path of this machine as Spark is told it: on Databricks a path without a scheme is one of DBFS.
+
+    Volumes have one path for all.
+    """
+    return path if path.startswith("/Volumes/") else f"file:{os.path.abspath(path)}"
+
+
 class Staging:
     """What one use of a relation needs: staged files and views, which end with the block."""
 
@@ -96,7 +104,7 @@ class Staging:
             path = self._spool.place("arrow")
             self._paths.append(path)
             stage(path, data.to_reader(BATCH_ROWS) if isinstance(data, pa.Table) else data.open(), columns)
-            self._frames[name] = parquet(self.spark, path, columns)
+            self._frames[name] = parquet(self.spark, for_spark(path), columns)
         return self._frames[name]
 
     def view(self, name: str, frame: DataFrame) -> None:
@@ -166,6 +174,13 @@ def stream(path: str, columns: pa.Schema) -> Iterator[pa.RecordBatch]:
     for file in sorted(Path(path).glob("part-*.parquet")):
         for batch in pq.ParquetFile(file).iter_batches(BATCH_ROWS):
             yield conform(batch, columns)
+
+
+def hands_over_arrow() -> bool:
+    """Whether a frame gives its rows as Arrow: since Spark 4.0; an older one has to write them."""
+    from pyspark.sql import DataFrame
+
+    return hasattr(DataFrame, "toArrow")
 
 
 def in_groups(files: Sequence[DataFile]) -> list[list[DataFile]]:

@@ -49,8 +49,13 @@ OF_A_SESSION: Mapping[str, str] = {
     "spark.sql.caseSensitive": "false",
     "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
+    "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
+    "spark.sql.parquet.int96RebaseModeInWrite": "CORRECTED",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.legacy.timeParserPolicy": "CORRECTED",
     "spark.sql.sources.partitionOverwriteMode": "static",
     "spark.databricks.delta.schema.autoMerge.enabled": "false",
+    "spark.databricks.delta.formatCheck.enabled": "false",
 }
 """What every session is told, wherever it runs: the dialect's answers rest on it."""
 
@@ -86,9 +91,40 @@ def open_session(local: Local) -> SparkSession:
         builder = SparkSession.builder
         with _faults_of_start(), _quiet_start():
             session = (builder if is_given() else _configured(builder, local)).getOrCreate()
-        for name, value in OF_A_SESSION.items():
-            session.conf.set(name, value)
+        tell(session, OF_A_SESSION)
         return session
+
+
+def tell(session: SparkSession, settings: Mapping[str, str]) -> None:
+    """Set what a session is to work with; serverless compute takes few settings, and has the others as it is.
+
+    Raises:
+        NotRunnable: the session keeps a setting for itself, with another value.
+    """
+    for name, value in settings.items():
+        try:
+            session.conf.set(name, value)
+        except Exception as error:
+            if not _WITHHELD.search(str(error)):
+                raise
+            if (kept := _kept(session, name)) not in (value, None):
+                raise NotRunnable(
+                    f"the Spark session keeps {name} at {kept!r}, and the answers need {value!r}",
+                    fix="run it on a job cluster or an existing cluster, where the setting can be made",
+                ) from error
+
+
+_WITHHELD = re.compile(r"CONFIG_NOT_AVAILABLE|CANNOT_MODIFY(_STATIC)?_CONFIG|not available\b.*config", re.IGNORECASE)
+
+
+def _kept(session: SparkSession, name: str) -> str | None:
+    """What a session has a setting at; `None` if it does not say."""
+    try:
+        return session.conf.get(name)
+    except Exception as error:
+        if not _WITHHELD.search(str(error)):
+            raise
+        return None
 
 
 def is_given() -> bool:
@@ -232,8 +268,16 @@ _OF_QUERIES = frozenset(
 )  # fmt: skip
 _QUERY = re.compile(r"CAST_INVALID_INPUT|CAST_OVERFLOW|DIVIDE_BY_ZERO|ARITHMETIC_OVERFLOW|NUMERIC_VALUE_OUT_OF_RANGE|"
                     r"INVALID_ARRAY_INDEX|SCALAR_SUBQUERY_TOO_MANY_ROWS|CANNOT_PARSE_TIMESTAMP|UNRESOLVED_|"
-                    r"USER_RAISED_EXCEPTION|CANNOT_PARSE_|INVALID_PARAMETER_VALUE|DATETIME_OVERFLOW")  # fmt: skip
+                    r"USER_RAISED_EXCEPTION|CANNOT_PARSE_|INVALID_PARAMETER_VALUE|DATETIME_OVERFLOW|"
+                    r"INVALID_UTF8_STRING")  # fmt: skip
 _FAULTS = (
+    (
+        re.compile(r"CONFIG_NOT_AVAILABLE"),
+        lambda _, line: NotRunnable(
+            f"this compute does not take a setting that the write needs to be exact: {line}",
+            fix="run the table on a job cluster or an existing cluster",
+        ),
+    ),
     (
         re.compile(r"DELTA_CONCURRENT_|Concurrent(Append|Delete|Modification|Transaction|Write)|MetadataChangedException|"
                    r"ProtocolChangedException|DELTA_METADATA_CHANGED|DELTA_PROTOCOL_CHANGED"),
@@ -257,7 +301,8 @@ _FAULTS = (
         ),
     ),
     (
-        re.compile(r"DELTA_UNSUPPORTED_FEATURES|DELTA_FEATURES_|DELTA_INVALID_PROTOCOL|DELTA_CANNOT_MODIFY_APPEND_ONLY"),
+        re.compile(r"DELTA_UNSUPPORTED_FEATURES|DELTA_FEATURES_|DELTA_INVALID_PROTOCOL|DELTA_CANNOT_MODIFY_APPEND_ONLY|"
+                   r"DELTA_UNKNOWN_CONFIGURATION|Cannot do Hilbert clustering"),
         lambda uri, line: FeatureRefused(
             f"the table at {uri} asks for what this Spark lacks: {line}", fix="use a newer Delta, or rewrite the table"
         ),

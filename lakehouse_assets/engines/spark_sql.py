@@ -22,15 +22,16 @@ def at(uri: str) -> str:
     return f"delta.{quoted(uri)}"
 
 
-def create(uri: str, spec: TableSpec) -> str:
-    """The command that makes an empty table."""
+def create(target: str, spec: TableSpec, location: str | None = None) -> str:
+    """The command that makes an empty table: `at` a path, or under a name with a location."""
     properties = DEFAULTS | dict(spec.properties)
     columns = ", ".join(_column(field) for field in plain(spec.schema))
-    text = f"CREATE TABLE IF NOT EXISTS {at(uri)} ({columns}) USING delta"
+    text = f"CREATE TABLE IF NOT EXISTS {target} ({columns}) USING delta"
     if spec.partition_by:
         text += f" PARTITIONED BY ({', '.join(map(quoted, spec.partition_by))})"
     elif spec.cluster_by:
         text += f" CLUSTER BY ({', '.join(map(quoted, spec.cluster_by))})"
+    text += f" LOCATION {literal(location)}" if location else ""
     text += f" COMMENT {literal(spec.comment)}" if spec.comment else ""
     return text + f" TBLPROPERTIES ({', '.join(f'{literal(k)} = {literal(v)}' for k, v in properties.items())})"
 
@@ -41,14 +42,14 @@ def _column(field: pa.Field) -> str:
     return text + (f" COMMENT {literal(comment.decode())}" if comment else "")
 
 
-def merge_into(handle: Handle, source: str, keys: Sequence[str]) -> str:
+def merge_into(target: str, handle: Handle, source: str, keys: Sequence[str]) -> str:
     """The command that upserts and deletes by key."""
     on = " AND ".join(f"t.{quoted(key)} <=> s.{quoted(key)}" for key in keys)
     names = [quoted(name) for name in handle.schema.names]
     updated = ", ".join(f"t.{name} = s.{name}" for name in names)
     inserted = ", ".join(f"s.{name}" for name in names)
     return (
-        f"MERGE INTO {at(handle.uri)} AS t USING {quoted(source)} AS s ON {on} "
+        f"MERGE INTO {target} AS t USING {quoted(source)} AS s ON {on} "
         f"WHEN MATCHED AND s.{OPERATION} = 'd' THEN DELETE "
         f"WHEN MATCHED AND s.{OPERATION} = 'u' THEN UPDATE SET {updated} "
         f"WHEN NOT MATCHED AND s.{OPERATION} = 'u' THEN INSERT ({', '.join(names)}) VALUES ({inserted})"

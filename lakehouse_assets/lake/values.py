@@ -65,6 +65,24 @@ class TableSpec:
 
 
 @dataclass(frozen=True)
+class Card:
+    """What a catalog of names is to know about a table, or a view.
+
+    Attributes:
+        uri: where the table stands, or would: its name follows from that.
+        columns: column to comment.
+        query: a view's, in Spark SQL over stored tables; `inputs`: these as written there, to their URIs.
+    """
+
+    uri: str
+    comment: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    query: str | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Moved:
     """What moved in a table between two versions, as its log says.
 

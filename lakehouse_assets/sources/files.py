@@ -221,8 +221,8 @@ class DiscoveredFiles(_Files):
         for position in past.positions():
             known.update(entry[0] for entry in position["files"])
             before = [*before, *position["files"]][-_KEPT_BEFORE:]
-        fresh = [file for file in self.place.files() if file.path not in known]
-        fresh = self.place.settled(sorted(fresh, key=lambda file: (file.mtime, file.path))[: self.options.max_files])
+        found = sorted(self.place.files(known), key=lambda file: (file.mtime, file.path))
+        fresh = self.place.settled(found[: self.options.max_files])
         last = past.last or self.earliest()
         if not fresh:
             return last

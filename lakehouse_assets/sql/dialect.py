@@ -17,6 +17,7 @@ from lakehouse_assets.sql.comparisons import ONE_ROW
 from lakehouse_assets.sql.expressions import Translator
 from lakehouse_assets.sql.parse import is_cte, parse_query, render, table_name
 from lakehouse_assets.sql.scope import Column, Relation, Scope
+from lakehouse_assets.sql.spark_versions import Version, spell
 from lakehouse_assets.sql.typed import BOOL, NULL, Typed, quoted
 
 _ANY_TYPE = ("coalesce", "nvl", "nvl2", "ifnull", "if", "nullif", "get", "try_element_at")
@@ -163,6 +164,7 @@ def to_spark(
     schemas: Mapping[str, pa.Schema],
     names: Mapping[str, str] | None = None,
     params: Mapping[str, object] | None = None,
+    version: Version | None = None,
 ) -> str:
     """A query of the portable dialect as the Spark SQL that answers alike; see `explicit`.
 
@@ -171,9 +173,11 @@ def to_spark(
         schemas: tables as written in ``sql`` to their columns.
         names: tables as written to the identifier that the session knows them by.
         params: the values of `:name`.
+        version: the Spark that is to run it; by default the newest.
 
     Raises:
         SqlError: as `to_duckdb`.
+        NotRunnable: that Spark is too old for it.
     """
     tree = parse_query(sql, "the query")
     found = relations.QueryTranslator(schemas, {}, params or {}).query(tree)
@@ -184,7 +188,7 @@ def to_spark(
         if name is not None and not is_cte(table):
             alias = exp.TableAlias(this=exp.to_identifier(table.alias or table.name, quoted=True))
             table.replace(exp.Table(this=exp.to_identifier(name, quoted=True), alias=alias))
-    return render(tree)
+    return render(tree if version is None else spell(tree, version))
 
 
 def _collect(tree: exp.Query, problems: list[str]) -> None:

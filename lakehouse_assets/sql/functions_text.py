@@ -52,9 +52,9 @@ def _upper(call: Call) -> Typed:
     return call.give(f"CASE WHEN regexp_matches({value}, {special}) THEN {one_by_one} ELSE upper({value}) END", STRING)
 
 
-_CASED = "\\p{Lu}\\p{Ll}\\p{Lt}"
-_IGNORED = "\\p{Mn}\\p{Me}\\p{Cf}\\p{Lm}\\p{Sk}'.:·‘’․‧"
-_FINAL_SIGMA = f"([{_CASED}][{_IGNORED}]*)Σ([{_IGNORED}]*(?:[^{_CASED}{_IGNORED}]|\\z))"
+CASED = "\\p{Lu}\\p{Ll}\\p{Lt}"
+IGNORED = "\\p{Mn}\\p{Me}\\p{Cf}\\p{Lm}\\p{Sk}'.:·‘’․‧"
+_FINAL_SIGMA = f"([{CASED}][{IGNORED}]*)Σ([{IGNORED}]*(?:[^{CASED}{IGNORED}]|\\z))"
 
 
 def lower(value: str) -> str:

@@ -257,7 +257,21 @@ class _Select:
                 self.scope.aliases.setdefault(name.lower(), Typed(f"({value.sql})", value.type))
         if columns is not None and not self.exists:
             self._check_names(columns)
+        if self.queries.problems is None:
+            written = [part for item in self.node.expressions for part in self._without_except(item)]
+            self.node.set("expressions", written)
         return columns, items
+
+    def _without_except(self, item: exp.Expr) -> list[exp.Expr]:
+        """A select item as every Spark reads it: `* EXCEPT (…)`, which came with 4.0, as the columns that are left."""
+        inner, star = item.this if isinstance(item, exp.Column) else item, self._star(item)
+        if not isinstance(star, list) or not inner.args.get("except_"):
+            return [item]
+        table = item.args.get("table")
+        return [
+            exp.Column(this=exp.to_identifier(column.name, quoted=True), table=table and table.copy())
+            for column in star
+        ]
 
     def _name(self, item: exp.Expr) -> str:
         if isinstance(item, exp.Alias):

@@ -246,7 +246,7 @@ def ensure(work: Work, entity: Entity, table: TableName, schema: pa.Schema, *, c
             with_comments(schema, entity.lakehouse.columns),
             tuple(entity.partition_cols) if own else (),
             properties,
-            entity.comment if own else f"Rows of {entity.table} that broke a rule, and which",
+            entity.comment if own else about_quarantine(entity),
             tuple(entity.lakehouse.cluster_by) if own and properties["lakehouse.writers"] == "spark" else (),
         )
         return work.engine.create(uri, spec)
@@ -254,6 +254,11 @@ def ensure(work: Work, entity: Entity, table: TableName, schema: pa.Schema, *, c
     work.engine.refuse_writers(handle)
     new = new_fields(handle.schema, schema)
     return work.engine.add_columns(handle, new) if new else handle
+
+
+def about_quarantine(entity: Entity) -> str:
+    """The comment of the table of rows that broke a rule."""
+    return f"Rows of {entity.table} that broke a rule, and which"
 
 
 def target_of(work: Work, entity: Entity, plan: Plan, schema: pa.Schema, *, change_feed: bool) -> Handle:

@@ -10,6 +10,7 @@ What belongs here: the protocol. What does not: what any kind reads or writes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -26,6 +27,7 @@ from lakehouse_assets.lake.storage import check_writable
 from lakehouse_assets.sources.base import Notice, Past
 from lakehouse_assets.tables import conformed, landed, query
 from lakehouse_assets.tables.base import Draft, Feed, Idle, Outcome, Work, check_ours
+from lakehouse_assets.tables.publish import publish
 from lakehouse_assets.tables.rules import Recipe
 
 T = TypeVar("T")
@@ -58,6 +60,8 @@ def refresh(work: Work, table: TableName, *, rebuild: bool = False) -> Iterator[
             yield outcome
             if not outcome.more:  # what came since is the next run's: a source that never rests would hold this one
                 break
+    if notices := publish(work, table):
+        work.notify(feeds[0], notices)
 
 
 def _replacing_first(work: Work, feeds: Sequence[Entity]) -> list[Entity]:
@@ -215,7 +219,8 @@ def _open(work: Work, entity: Entity, *, checked: bool = True) -> Opened:
     last = ledger.last(name)
     behind = last is not None and last.number > number
     done = next(reversed(ledger.history(name, number)), None) if behind else last
-    past = Past(lambda: [dict(plan.end) for plan in ledger.history(name, number)], dict(done.end) if done else None)
+    positions = functools.cache(lambda: [dict(plan.end) for plan in ledger.history(name, number)])
+    past = Past(positions, dict(done.end) if done else None)
     feed = Feed(entity, name, target, done, past)
     if last is not None and last.number > number and (last.mode == "replace" or last.follows == number):
         return Opened(feed, ledger, last)

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
-from benchmarks import page
+from benchmarks import launched_steps, page
 from benchmarks.common import RESULTS, ROOT, BenchmarkFailed, Case, measured, sample
+from lakehouse_assets_tests.conftest import need
 
 
 def python(code: str) -> list[str]:
@@ -62,12 +63,43 @@ def test_a_missed_bound_is_shown():
     assert "| Definitions | speed | at least 2 | 1.00 × | **missed** |" in page.rendered([{**one, "targets": [target]}])
 
 
+def test_a_table_shows_figures_of_its_own():
+    """Figures that only one table has are columns before the number of runs, in their order; absent ones are empty."""
+    one = json.loads((RESULTS / "definitions.json").read_text())
+    rows = [
+        {"name": "a", "kind": "peer", "note": "", "n": 3, "figures": {"requests": 12, "kB": 3.25}},
+        {"name": "b", "kind": "ours", "note": "", "n": 3, "figures": {"kB": 0.5}},
+    ]
+    said = page.rendered([{**one, "tables": [{"title": "t", "against": "", "rows": rows}]}])
+    assert "| | requests | kB | n |\n" in said
+    assert "| a | 12.0 | 3.25 | 3 |\n| **b** |  | 0.500 | 3 |\n" in said
+
+
+def test_the_parts_of_a_step_make_up_the_whole_of_it():
+    """From the moment that a run begins with the step until its end; of several events of a kind the first counts."""
+    events = [("RUN_START", 9.0), ("ENGINE_EVENT", 10.0), ("STEP_START", 12.0), ("ENGINE_EVENT", 12.5)]
+    step = launched_steps.Step(
+        launched_steps.parts_of([*events, ("STEP_SUCCESS", 15.0), ("RUN_SUCCESS", 15.5)], None), 0, 0, 0
+    )
+    assert step.parts == {"loaded": 2.0, "step": 3.0, "ended": 0.5}
+    assert step.whole == 5.5
+
+
+ALL = [
+    pytest.param(name, marks=(pytest.mark.spark, pytest.mark.timeout(600)) if name == "launched_steps" else ())
+    for name in page.ORDER
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", page.ORDER)
+@pytest.mark.parametrize("name", ALL)
 def test_a_benchmark_runs(tmp_path, name):
     """Each benchmark runs at a small size and writes what the page needs; its own checks hold."""
+    if name == "launched_steps":
+        lacking = launched_steps.missing()
+        need(not lacking, "a simulated workspace", lacking)
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--no-peers", "--results", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / f"{name}.json").read_text())
     assert found["tables"]

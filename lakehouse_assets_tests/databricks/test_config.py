@@ -71,6 +71,7 @@ def test_every_fault_is_told_with_its_line(tmp_path: Path) -> None:
             "volume: /Volumes/a/b/c\ncompute: {job_cluster: {spark_version: x, spark_conf: {my.password: y}}}\n",
             "job_cluster.spark_conf: my.password: write {{secrets/scope/key}}",
         ),
+        (SERVERLESS + "root: /Volumes/a/b/c/d\nunity_catalog: main\n", "tables cannot be registered in a volume"),
         ("- a\n", "must hold keys and values"),
     ],
 )

@@ -247,6 +247,18 @@ def test_runs_serverless() -> None:
             assert not task.keys() & {"job_cluster_key", "new_cluster", "existing_cluster_id", "libraries"}
 
 
+@pytest.mark.parametrize("compute", ["cluster", "serverless"])
+def test_tables_are_registered_where_a_catalog_is_named(compute: str) -> None:
+    """`unity_catalog` reaches every task as LAKEHOUSE_UNITY_CATALOG; without it no task has the variable."""
+    for name, expected in (("prod_lake", "prod_lake"), ("", None)):
+        for job in deploy(compute=compute, unity_catalog=name).jobs().values():
+            if compute == "cluster":
+                found = job["job_clusters"][0]["new_cluster"]["spark_env_vars"]
+            else:
+                found = job["environment_variables"][0]["spec"]["variables"]
+            assert found.get("LAKEHOUSE_UNITY_CATALOG") == expected
+
+
 def test_secrets_are_references() -> None:
     """A secret scope hands the store's options to the cluster as a reference, never as a value."""
     job = deploy(secret_scope="lake").jobs()["sensors"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from lakehouse_assets.errors import NotRunnable, SourceMissing, SourceUnreadable, TypeRefused
 from lakehouse_assets.sources.base import Past, open_source
+from lakehouse_assets.sources.files_listing import Place
 from lakehouse_assets_tests.sources.files_making import discovered, entity, everything, misfits, put, rows, table
 from lakehouse_assets_tests.sources.sqlite_lab import as_nobody
 
@@ -190,3 +192,48 @@ def test_what_may_not_be_read_is_named(tmp_path: Path, what: str) -> None:
 
     as_nobody(look)
     locked.chmod(0o755)
+
+
+def test_files_that_are_known_are_not_looked_at(tmp_path: Path) -> None:
+    """Names are enough to know them by: whoever may list a directory, and not look at its files, finds no new one."""
+    for number in range(3):
+        put(tmp_path / "in" / f"{number}.csv", "1")
+    source = open_source(discovered(tmp_path / "in", schema="id bigint"))
+    known = Past.of(source.latest(Past()))
+    fewer = Past.of({**known.last, "files": known.last["files"][1:]} if known.last else {})
+    for parent in (tmp_path, *list(tmp_path.parents)[:2]):
+        parent.chmod(0o755)
+    (tmp_path / "in").chmod(0o444)
+
+    def look() -> None:
+        assert source.latest(known) == known.last
+        with pytest.raises(SourceUnreadable, match="no permission"):
+            source.latest(fewer)
+
+    as_nobody(look)
+
+
+def test_only_files_that_hold_something_count(tmp_path: Path) -> None:
+    """Links lead to their files; links to nothing, pipes and empty files are none."""
+    put(tmp_path / "a.csv", "a")
+    put(tmp_path / "in" / "b.csv", "b")
+    put(tmp_path / "in" / "empty.csv", "")
+    (tmp_path / "in" / "link.csv").symlink_to(tmp_path / "a.csv")
+    (tmp_path / "in" / "nothing.csv").symlink_to(tmp_path / "gone.csv")
+    os.mkfifo(tmp_path / "in" / "pipe.csv")
+    assert discovered_here(tmp_path / "in") == ["a", "b"]
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    """It could not stand in a position, nor in `_source`."""
+    (tmp_path / "in").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path / "in") + b"/\xff.csv")).write_text("a")
+    with pytest.raises(SourceUnreadable, match="cannot be read"):
+        open_source(discovered(tmp_path / "in", schema="id bigint")).latest(Past())
+
+
+def test_times_are_exact_to_the_nanosecond(tmp_path: Path) -> None:
+    """A listed file equals the same file looked at by itself: else it would seem to have changed."""
+    os.utime(put(tmp_path / "a.csv", "1"), ns=(1, 1_700_000_000_123_456_789))
+    place = Place(str(tmp_path), recursive=True, name_glob=None, who="t")
+    assert place.files() == (place.stat("a.csv"),) == (("a.csv", 1, 1_700_000_000_123_456_789),)
