@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.common import RESULTS, ROOT
 
-ORDER = ("sqlite_to_bronze", "bronze_to_silver", "reading", "idle_and_small_runs", "definitions")
+ORDER = ("sqlite_to_bronze", "bronze_to_silver", "reading", "idle_and_small_runs", "definitions", "launched_steps")
 PAGE = ROOT / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 
@@ -87,7 +87,9 @@ def _where(one: Mapping[str, Any]) -> str:
 
 def _table(table: Mapping[str, Any]) -> Iterator[str]:
     rows = table["rows"]
-    shown = [column for column in _COLUMNS if any(_cell(column, row, table) for row in rows)]
+    own = tuple(dict.fromkeys(name for row in rows for name in row.get("figures", {})))
+    columns = (*_COLUMNS[:_OWN], *own, *_COLUMNS[_OWN:])
+    shown = [column for column in columns if any(_cell(column, row, table) for row in rows)]
     yield f"| | {' | '.join(shown)} |"
     yield f"| --- |{' ---: |' * len([c for c in shown if c != 'note'])}{' --- |' if 'note' in shown else ''}"
     for row in rows:
@@ -96,6 +98,8 @@ def _table(table: Mapping[str, Any]) -> Iterator[str]:
 
 
 _COLUMNS = ("seconds", "inside", "rows/s", "rows/s inside", "CPU s", "peak MB", "ratio", "n", "note")
+_OWN = _COLUMNS.index("ratio")
+"""Where the columns stand that a table has of its own."""
 
 
 def _cell(column: str, row: Mapping[str, Any], table: Mapping[str, Any]) -> str:
@@ -109,7 +113,10 @@ def _cell(column: str, row: Mapping[str, Any], table: Mapping[str, Any]) -> str:
         return "" if found is None else _figure(found["median"])
     if column == "ratio":
         return _ratio(row, table)
-    return str(row[column])
+    if column in _COLUMNS:
+        return str(row[column])
+    found = row.get("figures", {}).get(column)
+    return "" if found is None else _figure(found)
 
 
 def _ratio(row: Mapping[str, Any], table: Mapping[str, Any]) -> str:
