@@ -29,7 +29,7 @@ REPEAT = """## How to repeat them
 
 ```
 make bench-setup      the peers, into benchmarks/.venv
-make bench            everything, and this page (about a quarter of an hour)
+make bench            everything, and this page (about twenty minutes; launched steps: after make setup-jvm setup-runtime)
 make bench QUICK=1    small sizes: whether it runs; writes nothing that is kept
 ```
 

@@ -77,7 +77,7 @@ class DatabricksStepLauncher(DatabricksPySparkStepLauncher):
             staging_prefix=str(base),
             wait_for_logs=False,
             max_completion_wait_time_seconds=config.run_timeout,
-            poll_interval_sec=config.poll_seconds,  # type: ignore[arg-type]
+            poll_interval_sec=config.poll_seconds,
             local_dagster_job_package_path=str(Path(__file__).parents[2]),
             **credentials,
         )

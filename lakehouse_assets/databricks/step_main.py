@@ -105,9 +105,7 @@ def take_secrets(secrets: Mapping[str, Mapping[str, str]], scope: Mapping[str, A
     """Set environment variables from the workspace's secret scopes; no value is printed."""
     if not secrets:
         return
-    utils: Any = scope.get("dbutils")
-    if utils is None:
-        from databricks.sdk.runtime import dbutils as utils
+    utils = scope.get("dbutils") or _dbutils()
     for name, where in secrets.items():
         try:
             os.environ[name] = utils.secrets.get(scope=where["scope"], key=where["key"])
@@ -117,6 +115,13 @@ def take_secrets(secrets: Mapping[str, Mapping[str, str]], scope: Mapping[str, A
                 f"  next: databricks secrets put-secret {where['scope']} {where['key']}, or grant READ on the scope: "
                 f"databricks secrets put-acl {where['scope']} <principal> READ"
             ) from None
+
+
+def _dbutils() -> Any:
+    """Where it is no global, the SDK has it."""
+    from databricks.sdk.runtime import dbutils
+
+    return dbutils
 
 
 def check_package(job: Mapping[str, Any]) -> None:
