@@ -29,7 +29,7 @@ REPEAT = """## How to repeat them
 
 ```
 make bench-setup      the peers, into benchmarks/.venv
-make bench            everything, and this page (about twenty minutes; launched steps: after make setup-jvm setup-runtime)
+make bench            everything, and this page (twenty minutes; needs Java 17 and Maven)
 make bench QUICK=1    small sizes: whether it runs; writes nothing that is kept
 ```
 

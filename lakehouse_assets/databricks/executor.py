@@ -18,7 +18,8 @@ from dagster._core.executor.multiprocess import MultiprocessExecutor
 
 from lakehouse_assets.databricks.launcher import target_of
 
-MODULES = ["lakehouse_assets.definitions"]
+MODULES = ["lakehouse_assets.definitions", "lakehouse_assets.databricks.step"]
+"""What each step's process needs: loaded once for all of them."""
 
 
 class ByTarget(Executor):

@@ -29,7 +29,7 @@ from lakehouse_assets.databricks.faults import api_faults
 from lakehouse_assets.databricks.provenance import history
 from lakehouse_assets.databricks.runtimes import supported, supported_environment
 from lakehouse_assets.databricks.staging import Staging
-from lakehouse_assets.databricks.step import CLUSTER_FIXES, STAGING_FIXES, DatabricksStepLauncher, Launch
+from lakehouse_assets.databricks.step import CLUSTER_FIXES, DatabricksStepLauncher, Launch
 from lakehouse_assets.errors import LaunchLost
 
 if TYPE_CHECKING:
@@ -220,9 +220,7 @@ class PipesLaunch(Launch):
         files = {step_main.CODE: self._launcher.package.data}
         if not self._config.wheel:
             files |= {name: Path(__file__).with_name(name).read_bytes() for name in (_CHECKS, _MAIN)}
-        for name, data in files.items():
-            with api_faults(f"write {self._launcher.staging.base}/{self._place}/{name}", STAGING_FIXES):
-                self._launcher.staging.put(f"{self._place}/{name}", data)
+        self._launcher.write(self._place, files)
 
     def _submit(self, session: PipesSession) -> int:
         given = [part for pair in session.get_bootstrap_cli_arguments().items() for part in pair]

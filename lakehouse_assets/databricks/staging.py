@@ -35,6 +35,9 @@ class Staging(ABC):
         """The path as the Jobs API wants it for a `spark_python_task`."""
         return f"{self.base}/{path}"
 
+    def make(self, path: str) -> None:
+        """Make a directory; nothing where writing a file makes it."""
+
     @abstractmethod
     def put(self, path: str, data: bytes) -> None:
         """Write a file, replacing it."""
@@ -102,15 +105,11 @@ class VolumeStaging(Staging):
     def on_cluster(self, path: str) -> str:
         return f"{self.base}/{path}"
 
-    def put(self, path: str, data: bytes) -> None:
-        from databricks.sdk.errors import NotFound
+    def make(self, path: str) -> None:
+        self._client.files.create_directory(f"{self.base}/{path}")
 
-        place = f"{self.base}/{path}"
-        try:
-            self._client.files.upload(place, io.BytesIO(data), overwrite=True)
-        except NotFound:  # the directory, or the volume
-            self._client.files.create_directory(posixpath.dirname(place))
-            self._client.files.upload(place, io.BytesIO(data), overwrite=True)
+    def put(self, path: str, data: bytes) -> None:
+        self._client.files.upload(f"{self.base}/{path}", io.BytesIO(data), overwrite=True)
 
     def get(self, path: str) -> bytes | None:
         from databricks.sdk.errors import NotFound

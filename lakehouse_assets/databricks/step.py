@@ -43,7 +43,6 @@ from lakehouse_assets.errors import LakehouseError, LaunchLost, NotRunnable, Tra
 
 SILENT_SECONDS = 30.0
 """How long to look for the last events of a run that has ended: DBFS and volumes may show a file late."""
-SWEPT_EVERY = 3600.0
 WAITING = frozenset({"PENDING", "QUEUED", "BLOCKED", "WAITING_FOR_RETRY"})
 """States of a run in which the step has not begun."""
 
@@ -83,7 +82,6 @@ class DatabricksStepLauncher(DatabricksPySparkStepLauncher):
         )
         self._config, self.package = config, package
         self._env, self._secrets, self.libraries = dict(env), dict(secrets), libraries
-        self._swept = 0.0
 
     @property
     def client(self) -> Any:
@@ -154,9 +152,16 @@ class DatabricksStepLauncher(DatabricksPySparkStepLauncher):
             step_main.JOB: json.dumps(self.job_of(step)).encode(),
             _MAIN: Path(step_main.__file__).read_bytes(),
         }
+        self.write(place, files)
+
+    def write(self, place: str, files: Mapping[str, bytes]) -> None:
+        """Make a directory with files."""
+        staging = self.staging
+        with api_faults(f"make {staging.base}/{place}", STAGING_FIXES):
+            staging.make(place)
         for name, data in files.items():
-            with api_faults(f"write {self.staging.base}/{place}/{name}", STAGING_FIXES):
-                self.staging.put(f"{place}/{name}", data)
+            with api_faults(f"write {staging.base}/{place}/{name}", STAGING_FIXES):
+                staging.put(f"{place}/{name}", data)
 
     def submit(self, place: str, step: StepExecutionContext) -> int:
         """Start the run; asked twice with the same step and attempt, Databricks starts one."""
@@ -170,10 +175,7 @@ class DatabricksStepLauncher(DatabricksPySparkStepLauncher):
             return int(self.client.jobs.submit(**arguments).bind()["run_id"])
 
     def sweep(self, log: Any) -> None:
-        """Delete what failed steps left, when it is older than the configuration says; at most once an hour."""
-        if time.monotonic() - self._swept < SWEPT_EVERY and self._swept:
-            return
-        self._swept = time.monotonic()
+        """Delete what failed steps left, when it is older than the configuration says."""
         until = time.time() - self._config.keep_failed_hours * 3600
         try:
             old = [name for name, changed in self.staging.directories() if changed < until and _is_run(name)]
