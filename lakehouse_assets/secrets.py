@@ -16,7 +16,7 @@ _REFERENCE = re.compile(
     r"\$\{secret:(?P<name>[A-Za-z0-9_.-]+)\}"
     r"|\{\{\s*secrets/(?P<scope>[A-Za-z0-9_.-]+)/(?P<key>[A-Za-z0-9_.-]+)\s*\}\}"
 )
-_SENSITIVE = re.compile(r"passw|token|secret|jaas|credential|access.?key", re.IGNORECASE)
+_SENSITIVE = re.compile(r"passw|token|secret|jaas|credential|(access|api|private).?key", re.IGNORECASE)
 
 
 def is_reference(text: str) -> bool:

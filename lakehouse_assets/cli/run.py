@@ -155,6 +155,8 @@ def _prepared(
     if not selection and not full_refresh:
         raise click.UsageError("name the tables: a SELECTION such as '*', or --full-refresh TABLE")
     settings = open_settings(catalog=catalog, root=root, engine=engine)
+    if settings.target == "databricks":
+        say("LAKEHOUSE_TARGET=databricks is for runs of Dagster; this command runs here")
     entities = open_catalog(settings)
     chosen = set(entities.select(selection)) if selection else set()
     work = open_work(settings, entities, os.environ, **more)

@@ -5,6 +5,7 @@ What belongs here: signals. What does not: what a command does about them.
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 import threading
@@ -24,7 +25,7 @@ def stopped_by_signals(what_follows: str) -> Iterator[threading.Event]:
     def heed(number: int, _frame: object) -> None:
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
-        stop.set()
+        _thread.start_new_thread(stop.set, ())  # its lock may be held by what was interrupted
         os.write(2, f"{signal.Signals(number).name}: {what_follows}\n".encode())  # print may be what was interrupted
 
     before = {number: signal.signal(number, heed) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -26,6 +26,12 @@ def reachable(root: str) -> bool:
     return root.startswith(_CLOUD) or _VOLUME.fullmatch(root.rstrip("/")) is not None
 
 
+def overlap(root: str | None, volume: str | None) -> bool:
+    """Whether one of two directories is the other, or stands in it."""
+    one, two = (f"{(path or '').rstrip('/')}/" for path in (root, volume))
+    return "/" not in (one, two) and (one.startswith(two) or two.startswith(one))
+
+
 def _reachable(root: str) -> str:
     if not reachable(root):
         raise ValueError(
@@ -36,9 +42,15 @@ def _reachable(root: str) -> str:
 
 
 def _is_volume(path: str) -> str:
-    if not _VOLUME.fullmatch(path):
+    if not _VOLUME.fullmatch(path) or {".", ".."} & set(path.split("/")):
         raise ValueError("must be a path in a volume: /Volumes/<catalog>/<schema>/<volume>/…")
     return path.rstrip("/")
+
+
+def _is_package(pin: str) -> str:
+    if pin.startswith("-") or "://" in pin:  # which may hold a password
+        raise ValueError("must name a package as pip does: name==version; options and addresses are not taken")
+    return pin
 
 
 def _is_staging(path: str) -> str:
@@ -187,7 +199,7 @@ class DatabricksConfig(Strict):
     compute: Compute
     wheel: Volume | None = None
     """The wheel of this project in a volume; absent: its package is sent along with each step."""
-    libraries: tuple[str, ...] = ()
+    libraries: tuple[Annotated[str, AfterValidator(_is_package)], ...] = ()
     """Further packages of the step, as pip names them (`confluent-kafka==2.12.0`); the project's own are added."""
     env: Mapping[str, str] = Field(default_factory=dict)
     """Environment variables of the step; nothing secret."""
@@ -208,14 +220,22 @@ class DatabricksConfig(Strict):
     def _fits(self) -> DatabricksConfig:
         if self.transport == "volumes" and self.volume is None:
             raise ValueError("transport volumes needs `volume: /Volumes/<catalog>/<schema>/<volume>/…`")
+        if overlap(self.root, self.volume):
+            raise ValueError("root and volume stand in one another: give steps a directory of their own")
+        if self.poll_seconds > self.lost_after:
+            raise ValueError("poll_seconds must not be longer than lost_after")
         if self.compute.serverless and self.transport == "dbfs":
             raise ValueError("serverless compute cannot read the DBFS root: use transport volumes")
         if self.unity_catalog and (self.root or "").startswith("/Volumes/"):
             raise ValueError("unity_catalog: tables cannot be registered in a volume: give an s3:// or abfss:// root")
-        if len([x for x in (self.token, self.service_principal, self.azure_principal) if x]) > 1:
-            raise ValueError("give one of token, service_principal and azure_principal")
         if self.permissions.cluster and self.compute.job_cluster is None:
             raise ValueError("permissions.cluster is for job clusters: those of other compute are not changed")
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_secrets(self) -> DatabricksConfig:
+        if len([x for x in (self.token, self.service_principal, self.azure_principal) if x]) > 1:
+            raise ValueError("give one of token, service_principal and azure_principal")
         if clear := [name for name in self.env if is_sensitive(name)]:
             raise ValueError(f"env: {', '.join(clear)}: a secret belongs into `secrets:` as scope and key")
         if both := self.env.keys() & self.secrets.keys():

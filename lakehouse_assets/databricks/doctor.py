@@ -312,6 +312,7 @@ def check_dbfs(caller: Caller, prefix: str) -> Finding:
 def _probed(check: str, staging: Staging) -> Finding:
     """Write a file at the top of a place, read it, and remove it."""
     place, data = f".lakehouse-doctor-{uuid.uuid4().hex[:8]}", b"probe of lakehouse doctor"
+    staging.make(place)
     staging.put(f"{place}/probe", data)
     try:
         back = staging.get(f"{place}/probe")

@@ -27,8 +27,8 @@ TRANSIENT_CODES = frozenset(
 """Codes of terminated runs that can be others the next time."""
 TRANSIENT_RESULTS = frozenset({"MAXIMUM_CONCURRENT_RUNS_REACHED", "EVICTED", "SKIPPED", "UPSTREAM_EVICTED"})
 LOST = re.compile(
-    r"driver is (unresponsive|up but is not)|cluster .{0,80}(was )?terminated|cluster terminated|spot |preempt|"
-    r"lost connection|not reach (the )?driver|DRIVER_UNREACHABLE|unexpectedly stopped|internal error|evicted",
+    r"driver is (unresponsive|up but is not)|\bcluster .{0,80}(was )?terminated|\bspot (instance|loss|node)|preempt|"
+    r"lost connection|not reach (the )?driver|DRIVER_UNREACHABLE|unexpectedly stopped|\binternal error\b|\bevicted",
     re.IGNORECASE,
 )
 """What the messages of failed runs say where no code does."""
@@ -48,6 +48,10 @@ def api_faults(doing: str, fixes: Mapping[str, str] | None = None) -> Iterator[N
     except LakehouseError:
         raise
     except Exception as error:
+        if "header value" in str(error):  # it holds the token: neither its text nor its trace may be told
+            raise LaunchRefused(
+                f"the credentials to {doing} hold a character that none may hold", fix=_FIXES["Unauthenticated"]
+            ) from None
         if (fault := api_fault(error, doing, fixes or {})) is None:
             raise
         raise fault from error
@@ -103,7 +107,7 @@ def of_run(run: Run, told: str) -> LakehouseError:
         )
     if result in ("CANCELED", "UPSTREAM_CANCELED"):
         return LaunchRefused(f"{what}: somebody cancelled it in the workspace", fix="run it again", run_page_url=url)
-    if told and not _is_lost(told):  # the entry of the step said why
+    if told and (told.startswith("Refused") or not _is_lost(told)):  # the entry of the step said why
         return LaunchRefused(f"{what}: {said}", fix=_next(said), run_page_url=url)
     lost = cycle == "SKIPPED" or result in TRANSIENT_RESULTS or code in TRANSIENT_CODES or _is_lost(said)
     if lost or result == "SUCCESS":

@@ -18,13 +18,15 @@ import dagster as dg
 from dagster._core.execution.plan.execute_step import core_dagster_event_sequence_for_step
 from pydantic import Field
 
+from lakehouse_assets.assets.maintenance import KEY
+from lakehouse_assets.assets.naming import asset_key
 from lakehouse_assets.assets.step import failure_of
-from lakehouse_assets.databricks.config import DatabricksConfig, reachable, read_config
+from lakehouse_assets.databricks.config import DatabricksConfig, overlap, reachable, read_config
 from lakehouse_assets.databricks.package import build, catalog_hash, libraries
 from lakehouse_assets.databricks.staging import TEMPORARY
 from lakehouse_assets.entities.catalog import Catalog, load_catalog
 from lakehouse_assets.errors import LakehouseError, NotRunnable, SecretError, SettingsError
-from lakehouse_assets.secrets import references, resolve
+from lakehouse_assets.secrets import is_sensitive, references, resolve
 from lakehouse_assets.settings import Settings
 
 if TYPE_CHECKING:
@@ -99,9 +101,10 @@ class SwitchableStepLauncher(dg.ConfigurableResource, dg.StepLauncher):
                 fix="set LAKEHOUSE_DATABRICKS to a file like infra/databricks/serverless.yaml",
             )
         config = read_config(Path(self.databricks), os.environ)
-        if config.via == "pipes":
-            return None
         catalog = self._catalog()
+        if config.via == "pipes":
+            _check_known(step, catalog)
+            return None
         return make(config, catalog, self.root)
 
     def _catalog(self) -> Catalog:
@@ -133,6 +136,11 @@ def make(config: DatabricksConfig, catalog: Catalog, root: str) -> DatabricksSte
             value=root,
             choices=("s3://…", "abfss://…", "/Volumes/<catalog>/<schema>/<volume>/…"),
             fix="say `root:` in the configuration of Databricks, or move the lake to an object store",
+        )
+    if overlap(root, config.volume):
+        raise SettingsError(
+            f"the lake's root {root} and the staging directory {config.volume} stand in one another",
+            fix="give steps a directory of their own: `volume:` in the configuration of Databricks",
         )
     if config.compute.job_cluster is not None:
         job.check_cluster(config.compute.job_cluster)
@@ -210,22 +218,41 @@ def credentials(config: DatabricksConfig, environ: Mapping[str, str]) -> dict[st
     if config.token or environ.get("DATABRICKS_TOKEN"):
         given = config.token is not None or not (config.service_principal or config.azure_principal)
         if given:
-            found["databricks_token"] = resolve(config.token or "${secret:DATABRICKS_TOKEN}", environ)
+            found["databricks_token"] = _clean(config.token or "${secret:DATABRICKS_TOKEN}", environ)
     if own := config.service_principal:
         found["oauth_credentials"] = {
-            "client_id": own.client_id, "client_secret": resolve(own.client_secret, environ)
+            "client_id": own.client_id, "client_secret": _clean(own.client_secret, environ)
         }  # fmt: skip
     if azure := config.azure_principal:
         found["azure_credentials"] = {
             "azure_client_id": azure.client_id,
-            "azure_client_secret": resolve(azure.client_secret, environ),
+            "azure_client_secret": _clean(azure.client_secret, environ),
             "azure_tenant_id": azure.tenant_id,
         }
     return found
 
 
+def _clean(reference: str, environ: Mapping[str, str]) -> str:
+    """A secret without the line end that files give it.
+
+    Raises:
+        SecretError: it has no value, or holds a blank or another character that no credential has.
+    """
+    value = resolve(reference, environ).strip()
+    if not value or not value.isprintable() or " " in value:
+        raise SecretError(
+            f"the value of {reference} is no credential: it is empty, or holds blanks", fix="set it again"
+        )
+    return value
+
+
 def environment(config: DatabricksConfig, catalog: Catalog, root: str) -> dict[str, str]:
     """The variables that the definitions need on the cluster: the lake, the engine, what the catalog reads."""
+    if clear := [name for name in catalog.variables if is_sensitive(name)]:
+        raise SecretError(
+            f"the catalog uses {', '.join(f'${{{name}}}' for name in clear)}, whose value would travel in clear",
+            fix="write ${secret:NAME} in the catalog, and say in the configuration where NAME stands",
+        )
     found = {**catalog.variables, "LAKEHOUSE_ROOT": root, "LAKEHOUSE_ENGINE": "spark"}
     if config.unity_catalog:
         found["LAKEHOUSE_UNITY_CATALOG"] = config.unity_catalog
@@ -257,10 +284,24 @@ def secrets(config: DatabricksConfig, catalog: Catalog) -> dict[str, dict[str, s
     return found
 
 
+def _check_known(step: StepExecutionContext, catalog: Catalog) -> None:
+    """Raise `NotRunnable` if Pipes would not send the step: it knows the tables of the catalog, and maintenance."""
+    tables = [name for table in catalog.destinations for name in (table, table.quarantine, table.changes)]
+    known = {KEY, *(asset_key(table) for table in tables)}
+    if others := sorted(key.to_user_string() for key in step.get_output_asset_keys() - known):
+        raise NotRunnable(
+            f"{', '.join(others)} cannot be sent by Pipes: only tables of the catalog, and maintenance, can",
+            fix="say `via: launcher` in the configuration of Databricks",
+        )
+
+
 def check_run_config(run_config: Mapping[str, Any]) -> None:
     """Raise `SettingsError` if the launchpad's configuration asks for what a cluster cannot do."""
     given = run_config.get("resources", {}).get("lakehouse", {}).get("config", {})
-    if (root := given.get("root")) and not reachable(str(root)):
+    root = given.get("root")
+    if isinstance(root, Mapping):
+        root = os.environ.get(str(root.get("env")), root)
+    if root and not reachable(str(root)):
         raise SettingsError(
             "resources.lakehouse.root: a cluster cannot reach the root",
             value=root,

@@ -8,6 +8,7 @@ the cluster's side. What does not: the orchestrator's (`pipes_client.py`); anyth
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -15,7 +16,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ OBSERVED, FAILED = "lakehouse/observation", "lakehouse/failure"
 """The keys of the custom messages."""
 END = b"\n{}"
 """What a whole file of messages ends with: a line that other readers of Pipes pass over."""
-FLUSH_SECONDS = 1.0
+FLUSH_SECONDS, LAST_SECONDS = 1.0, 60.0
 Maker = Callable[[Any, Mapping[str, Any]], Iterable[Any]]
 """The context and the configuration of a step -> what it yields."""
 
@@ -264,7 +264,7 @@ def told(error: Any) -> dict[str, Any]:
 class MessageFiles(PipesMessageWriter["Channel"]):
     """Writes messages as the files 1.json, 2.json, … of a directory: Pipes' own order and format."""
 
-    @contextmanager
+    @contextlib.contextmanager
     def open(self, params: PipesParams) -> Iterator[Channel]:
         """A channel for as long as the block lasts; what waits at its end is written."""
         channel = Channel(Path(params["path"]))
@@ -291,30 +291,32 @@ class Channel(PipesMessageWriterChannel):
             self._waiting.append(message)
 
     def close(self) -> None:
-        """Write what waits."""
+        """Write what waits; raises OSError if the directory could not be written for long."""
         self._over.set()
         self._thread.join()
-        self._flush()
+        until = time.monotonic() + LAST_SECONDS
+        while True:
+            try:
+                return self._flush()
+            except OSError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(FLUSH_SECONDS)
 
     def _loop(self) -> None:
         while not self._over.wait(FLUSH_SECONDS):
-            self._flush()
+            with contextlib.suppress(OSError):  # it waits for the next turn
+                self._flush()
 
     def _flush(self) -> None:
         with self._lock:
-            messages, self._waiting = self._waiting, []
+            messages = list(self._waiting)
         if not messages:
             return
         data = "\n".join(json.dumps(message) for message in messages).encode() + END
-        for pause in (0.5, 2.0, None):
-            try:
-                (self._place / f"{self._files + 1}.json").write_bytes(data)
-            except OSError:
-                if pause is None:
-                    raise
-                time.sleep(pause)
-            else:
-                break
+        (self._place / f"{self._files + 1}.json").write_bytes(data)
+        with self._lock:
+            del self._waiting[: len(messages)]
         self._files += 1
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import multiprocessing
 import pickle
 import sys
 import time
@@ -39,6 +40,7 @@ from lakehouse_assets.databricks.package import Package
 from lakehouse_assets.databricks.provenance import Provenance, history
 from lakehouse_assets.databricks.runtimes import check_python, supported, supported_environment
 from lakehouse_assets.databricks.staging import TEMPORARY, DbfsStaging, Staging, VolumeStaging
+from lakehouse_assets.engines.spark_frames import SPOOL
 from lakehouse_assets.errors import LakehouseError, LaunchLost, NotRunnable, TransientError
 
 SILENT_SECONDS = 30.0
@@ -175,13 +177,14 @@ class DatabricksStepLauncher(DatabricksPySparkStepLauncher):
             return int(self.client.jobs.submit(**arguments).bind()["run_id"])
 
     def sweep(self, log: Any) -> None:
-        """Delete what failed steps left, when it is older than the configuration says."""
-        until = time.time() - self._config.keep_failed_hours * 3600
+        """Delete what failed steps left, when it is older than the configuration says and no step can still use it."""
+        longest = 2 * self._config.run_timeout  # no step lives so long
+        until = time.time() - max(self._config.keep_failed_hours * 3600, longest)
         try:
-            old = [name for name, changed in self.staging.directories() if changed < until and _is_run(name)]
-            long_ago = min(until, time.time() - 2 * self._config.run_timeout)  # no step lives so long
+            old = [name for name, changed in self.staging.directories() if 0 < changed < until and _is_run(name)]
             spilled = self.staging.directories(TEMPORARY) if self._config.transport == "volumes" else ()
-            old += [f"{TEMPORARY}/{name}" for name, changed in spilled if changed < long_ago]
+            ours = [name for name, changed in spilled if 0 < changed < until and name.startswith(SPOOL)]
+            old += [f"{TEMPORARY}/{name}" for name in ours]
             for name in old:
                 self.staging.delete(name)
         except Exception as error:
@@ -226,9 +229,11 @@ class Launch:
     def events(self) -> Iterator[DagsterEvent]:
         """Stage, submit, follow, clean up."""
         log = self._step.log
-        self._launcher.check_runtime()
-        self._launcher.sweep(log)
-        self._launcher.stage(self._place, self._step)
+        with raise_execution_interrupts():
+            self._launcher.check_runtime()
+            self._launcher.sweep(log)
+            self._launcher.stage(self._place, self._step)
+            _stop_if_orphaned()
         run_id = self._launcher.submit(self._place, self._step)
         with self._cancelled_unless_done(run_id):
             with api_faults("ask for the run"):
@@ -245,9 +250,9 @@ class Launch:
         try:
             yield
         except BaseException as error:
-            if isinstance(error, LakehouseError) and getattr(error, "facts", {}).get("ended"):
-                raise
-            self._cancel(run_id, error)
+            ended = isinstance(error, LakehouseError) and error.facts.get("ended")
+            if not ended and not self.is_over:
+                self._cancel(run_id, error)
             raise
 
     def _cancel(self, run_id: int, error: BaseException) -> None:
@@ -267,20 +272,29 @@ class Launch:
     def _follow(self, run_id: int) -> Iterator[DagsterEvent]:
         run: Run | None = None
         while not self._is_done(run):
-            with raise_execution_interrupts():
-                time.sleep(self._config.poll_seconds)
-                run = self._state(run_id) or run
-                self._grant(run)
-            if run and _cycle(run) not in WAITING:
-                yield from self._arrived(final=_has_ended(run))
+            try:
+                with raise_execution_interrupts():
+                    time.sleep(self._config.poll_seconds)
+                    _stop_if_orphaned()
+                    run = self._state(run_id) or run
+                    self._grant(run)
+                if run and _cycle(run) not in WAITING:
+                    yield from self._arrived(final=_has_ended(run))
+            except (LakehouseError, DagsterExecutionInterruptedError) as error:
+                if not self.is_over:
+                    raise
+                self._step.log.warning(
+                    f"the step has ended, and its Databricks run {run_id} is not followed on: {error}"
+                )
+                return
         until = time.monotonic() + SILENT_SECONDS
         while not self.is_over and _is_success(run) and time.monotonic() < until:
             time.sleep(min(1.0, self._config.poll_seconds))
             yield from self._arrived(final=True)
         if not self.is_over and run is not None:
-            error = of_run(run, self._told(run))
-            error.facts["ended"] = True
-            raise error
+            ending = of_run(run, self._told(run))
+            ending.facts["ended"] = True
+            raise ending
 
     def _is_done(self, run: Run | None) -> bool:
         """Whether there is nothing more to follow; once the step has ended, a silent workspace is not waited for."""
@@ -370,7 +384,16 @@ class Launch:
 _GRANT_FIXES = {"PermissionDenied": "let the principal manage the cluster, or remove permissions.cluster"}
 
 
+def _stop_if_orphaned() -> None:
+    """Stop where the process of the run, which started this one for a step, has died: nobody takes its events."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        raise DagsterExecutionInterruptedError("the process of the run has died")
+
+
 def _entries(data: bytes) -> list[EventLogEntry]:
+    if not data:  # a file that was made, and is not written yet
+        raise EOFError("it is empty")
     return list(deserialize_value(gzip.decompress(data).decode(), list))
 
 

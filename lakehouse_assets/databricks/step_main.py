@@ -7,6 +7,7 @@ What belongs here: what happens before and around the step on the cluster. What 
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
@@ -24,7 +25,8 @@ from typing import Any
 
 JOB, CODE, STEP, HISTORY = "job.json", "code.zip", "step.pkl", "history.json.gz"
 PACKAGE, CATALOG = "lakehouse_assets", "lakehouse_catalog"
-FLUSH_SECONDS = 1.0
+FLUSH_SECONDS, LAST_SECONDS = 1.0, 60.0
+"""How often events are sent, and for how long the last ones are tried."""
 LEFT_OUT = ("__pycache__", ".pyc")
 
 
@@ -161,33 +163,38 @@ class Events:
             self._waiting.append(event)
 
     def close(self) -> None:
-        """Send what waits."""
+        """Send what waits.
+
+        Raises:
+            OSError: the staging directory could not be written for long; what waits is lost, and so is the step.
+        """
         self._over.set()
         self._thread.join()
-        self._flush()
+        until = time.monotonic() + LAST_SECONDS
+        while True:
+            try:
+                return self._flush()
+            except OSError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(FLUSH_SECONDS)
 
     def _loop(self) -> None:
         while not self._over.wait(FLUSH_SECONDS):
-            self._flush()
+            with contextlib.suppress(OSError):  # it waits for the next turn
+                self._flush()
 
     def _flush(self) -> None:
         from dagster._serdes import serialize_value
 
         with self._lock:
-            events, self._waiting = self._waiting, []
+            events = list(self._waiting)
         if not events:
             return
         data = gzip.compress(serialize_value(events).encode())
-        file = self._place / events_file(self._attempt, self._files)
-        for pause in (0.5, 2.0, None):
-            try:
-                file.write_bytes(data)
-            except OSError:
-                if pause is None:
-                    raise
-                time.sleep(pause)
-            else:
-                break
+        (self._place / events_file(self._attempt, self._files)).write_bytes(data)
+        with self._lock:
+            del self._waiting[: len(events)]
         self._files += 1
 
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 GROUP_ROWS = 500_000
 """Rows of a row group of a staged file."""
 
+SPOOL = "lakehouse-spark-"
+"""How the names of directories with staged rows begin."""
 _FILE = "__lakehouse_file"
 
 Make: TypeAlias = "Callable[[Staging], DataFrame]"
@@ -62,7 +64,7 @@ class Spool:
         if not self._path:
             if self._below:
                 os.makedirs(self._below, exist_ok=True)
-            self._path = tempfile.mkdtemp(prefix="lakehouse-spark-", dir=self._below)
+            self._path = tempfile.mkdtemp(prefix=SPOOL, dir=self._below)
         return f"{self._path}/{kind}-{next(self._names)}"
 
     def close(self) -> None:

@@ -72,6 +72,12 @@ def test_every_fault_is_told_with_its_line(tmp_path: Path) -> None:
             "job_cluster.spark_conf: my.password: write {{secrets/scope/key}}",
         ),
         (SERVERLESS + "root: /Volumes/a/b/c/d\nunity_catalog: main\n", "tables cannot be registered in a volume"),
+        (SERVERLESS + "root: /Volumes/main/ops/lakehouse/tables\n", "root and volume stand in one another"),
+        (SERVERLESS + "root: /Volumes/main/ops\n", "a cluster cannot reach the root"),
+        (SERVERLESS.replace("lakehouse", "x/../y"), "must be a path in a volume"),
+        (SERVERLESS + "libraries: ['--index-url https://u:pw@x']\n", "must name a package as pip does"),
+        (SERVERLESS + "poll_seconds: 600\nlost_after: 5\n", "poll_seconds must not be longer than lost_after"),
+        (SERVERLESS + "env: {MY_API_KEY: x}\n", "MY_API_KEY: a secret belongs into `secrets:`"),
         ("- a\n", "must hold keys and values"),
     ],
 )

@@ -112,6 +112,14 @@ class TestApi:
         assert isinstance(found, LaunchRefused)
         assert next_step in str(found)
 
+    def test_a_token_in_an_error_is_not_repeated(self, sdk: None) -> None:
+        """The HTTP library quotes a header that it cannot send: neither text nor trace of that is kept."""
+        found = raised(ValueError("Invalid header value b'Bearer dapi-secret\\n'"))
+        assert isinstance(found, LaunchRefused)
+        assert "dapi-secret" not in str(found)
+        assert found.__cause__ is None
+        assert found.__suppress_context__
+
     def test_other_errors_pass(self, sdk: None) -> None:
         """A fault of this project is not dressed up as one of the workspace."""
         with pytest.raises(KeyError), api_faults("submit the run"):

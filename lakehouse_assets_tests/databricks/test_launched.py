@@ -5,6 +5,7 @@ The workspace is a stand-in for Databricks; Spark, Delta, the environments and t
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -340,15 +341,21 @@ def test_a_file_of_events_that_is_cut_is_read_again(lab: Callable[..., Lab], wor
 
 
 def test_files_of_failed_steps_are_swept(lab: Callable[..., Lab], workspace: Workspace) -> None:
-    """They are kept for a while, and deleted by a later launch; other directories of the volume stay."""
+    """They are kept for a while, and deleted by a later launch; what is young, or not ours, stays."""
     workspace.befall("timedout")
     assert lab().run("bronze/readings").status == "FAILURE"
-    own = workspace.path(VOLUME) / "not-ours"
-    own.mkdir(exist_ok=True)
-    kept = [path for path in workspace.path(VOLUME).iterdir() if path != own]
-    assert kept
+    volume = workspace.path(VOLUME)
+    failed_step = next(path for path in volume.iterdir() if ".bronze__readings." in path.name)
+    others = [volume / "not-ours", volume / "temp" / "a-colleagues", volume / "temp" / "readings"]
+    spilled, young = volume / "temp" / "lakehouse-spark-old", volume / "temp" / "lakehouse-spark-young"
+    for path in (*others, spilled, young):
+        path.mkdir(parents=True, exist_ok=True)
+    for path in (*others, spilled, failed_step):
+        os.utime(path, (time.time() - 3 * 86_400,) * 2)
     assert lab(keep_failed_hours=0).run("bronze/readings").status == "SUCCESS"
-    assert [path for path in workspace.path(VOLUME).iterdir() if path.name != "temp"] == [own]
+    assert not failed_step.exists()
+    assert not spilled.exists()
+    assert all(path.exists() for path in (*others, young))
 
 
 def test_another_python_is_refused_on_the_cluster(sdk: None, lab: Callable[..., Lab], tmp_path: Path) -> None:

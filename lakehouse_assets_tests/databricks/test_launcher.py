@@ -159,9 +159,10 @@ def test_secrets_of_the_catalog_travel_as_scope_and_key(project: Path) -> None:
             {"S": "s", "DATABRICKS_TOKEN": "t"},
             {"oauth_credentials": {"client_id": "i", "client_secret": "s"}},
         ),
+        ({}, {"DATABRICKS_TOKEN": "t\n"}, {"databricks_token": "t"}),
         ({}, {}, {}),
     ],
-    ids=["environment", "reference", "principal", "unified"],
+    ids=["environment", "reference", "principal", "from a file", "unified"],
 )
 def test_how_a_launcher_signs_in(config: dict[str, Any], environ: dict[str, str], expected: dict[str, Any]) -> None:
     """The configuration before the environment; nothing at all leaves it to Databricks' unified authentication."""
@@ -180,6 +181,30 @@ def test_the_given_credentials_are_the_only_ones(project: Path, sdk: None, monke
     made = make(project, CONFIG)
     assert made.client.config.auth_type == "pat"
     assert "DATABRICKS_AUTH_TYPE" not in os.environ
+
+
+def test_a_token_that_is_none_is_not_told() -> None:
+    """What could not be sent is refused by the name of its variable; its value is not repeated."""
+    environ = {"DATABRICKS_HOST": "https://w", "DATABRICKS_TOKEN": "dapi one\ntwo"}
+    with pytest.raises(SecretError) as caught:
+        launcher.credentials(DatabricksConfig.model_validate(CONFIG), environ)
+    assert "DATABRICKS_TOKEN" in str(caught.value)
+    assert "dapi" not in str(caught.value)
+
+
+def test_a_password_in_a_plain_variable_does_not_travel(project: Path) -> None:
+    """A variable of the catalog whose name says secret is refused: its value would stand in the staging directory."""
+    (project / "catalog" / "things.yaml").write_text(CATALOG + "    comment: ${EDGE_PASSWORD}\n")
+    catalog = load_catalog(project / "catalog", os.environ | {"EDGE_PASSWORD": "hunter2"})
+    with pytest.raises(SecretError, match=r"\$\{EDGE_PASSWORD\}, whose value would travel in clear") as caught:
+        launcher.environment(DatabricksConfig.model_validate(CONFIG), catalog, "s3://b/l")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_root_and_staging_must_not_overlap(project: Path, sdk: None) -> None:
+    """A sweep of the staging directory could meet tables; also where the root comes from the settings."""
+    with pytest.raises(SettingsError, match="stand in one another"):
+        make(project, CONFIG | {"root": None}, root="/Volumes/main/ops/staging/lake")
 
 
 def test_loading_the_definitions_needs_nothing_of_databricks(tmp_path: Path) -> None:
