@@ -101,7 +101,7 @@ def everything(workspace: Workspace, tmp_path: Path, text: str, **more: str) -> 
 
 FULL = f"""
 volume: {STAGING}
-root: {LAKE}
+root: s3://bucket/lake
 unity_catalog: main
 wheel: /Volumes/main/ops/staging/lakehouse_assets-0.1.0-py3-none-any.whl
 compute: {{serverless: {{environment_version: "{FITTING.environment}"}}}}
@@ -117,7 +117,7 @@ def test_a_workspace_that_lacks_nothing(workspace: Workspace, tmp_path: Path) ->
     assert {one.state for one in found.values()} == {"ok"}, found
     assert list(found) == [
         "package dagster-databricks", "package databricks-sdk", "configuration", "root", "host", "token", "environment",
-        "python there", "volume main.ops.staging", "volume main.lake.tables", "wheel", "secret scope lake",
+        "python there", "volume main.ops.staging", "wheel", "secret scope lake",
         "catalog main", "schema main.bronze", "schema main.control",
     ]  # fmt: skip
     assert found["token"].found == f"{ME} (pat)"
