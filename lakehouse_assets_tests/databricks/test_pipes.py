@@ -298,6 +298,7 @@ def test_a_cancel_is_recorded_as_one(lab: Callable[..., Lab], workspace: Workspa
     assert ended.status == "CANCELED", err
     assert "the step was interrupted" in ended.of("STEP_FAILURE")[0]["error"]
     assert ended.of("STEP_UP_FOR_RETRY") == ended.of("ASSET_MATERIALIZATION") == []
+    _wait_for(lambda: "result_state" in workspace.runs[-1].state)
     assert workspace.runs[-1].state["result_state"] == "CANCELED"
 
 

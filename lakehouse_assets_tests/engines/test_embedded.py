@@ -120,7 +120,8 @@ def test_closing_leaves_nothing_behind(tmp_path, monkeypatch):
         engine.close()
         shutil.rmtree(tmp_path / "lake")
     gc.collect()
-    assert (threading.active_count(), open_files()) == (threads, before)
+    assert open_files() == before
+    assert threading.active_count() <= threads  # those of earlier tests may end meanwhile
     assert list((tmp_path / "spill").rglob("*")) == []
     assert not (tmp_path / ".tmp").exists()
 
