@@ -39,6 +39,7 @@ WRITES: Mapping[str, str] = {
     "compact": "compact",
     "vacuum": "vacuum",
     "checkpoint": "checkpoint",
+    "publish": "publish",
 }
 """Method of an engine that writes -> what the report calls it."""
 PATIENCE = 30.0
