@@ -27,7 +27,7 @@ from dagster._core.errors import DagsterExecutionInterruptedError, raise_executi
 from dagster._core.events.log import EventLogEntry
 from dagster._core.execution.context.system import StepExecutionContext
 from dagster._core.execution.plan.external_step import step_context_to_step_run_ref
-from dagster._serdes import deserialize_value, serialize_value
+from dagster._serdes import serialize_value
 from dagster_databricks.databricks_pyspark_step_launcher import DatabricksPySparkStepLauncher
 from databricks.sdk.service import iam
 from databricks.sdk.service.jobs import Run
@@ -35,9 +35,10 @@ from databricks.sdk.service.jobs import Run
 from lakehouse_assets.assets.step import failure_of
 from lakehouse_assets.databricks import job, step_main
 from lakehouse_assets.databricks.config import DatabricksConfig
-from lakehouse_assets.databricks.faults import LAUNCH_ENDS, api_fault, api_faults, of_run
+from lakehouse_assets.databricks.faults import api_fault, api_faults, of_run
 from lakehouse_assets.databricks.package import Package
 from lakehouse_assets.databricks.provenance import Provenance, history
+from lakehouse_assets.databricks.runs import WAITING, cycle, entries, has_ended, is_success
 from lakehouse_assets.databricks.runtimes import check_python, supported, supported_environment
 from lakehouse_assets.databricks.staging import TEMPORARY, DbfsStaging, Staging, VolumeStaging
 from lakehouse_assets.engines.spark_frames import SPOOL
@@ -45,8 +46,6 @@ from lakehouse_assets.errors import LakehouseError, LaunchLost, NotRunnable, Tra
 
 SILENT_SECONDS = 30.0
 """How long to look for the last events of a run that has ended: DBFS and volumes may show a file late."""
-WAITING = frozenset({"PENDING", "QUEUED", "BLOCKED", "WAITING_FOR_RETRY"})
-"""States of a run in which the step has not begun."""
 
 
 class DatabricksStepLauncher(DatabricksPySparkStepLauncher):
@@ -278,8 +277,8 @@ class Launch:
                     _stop_if_orphaned()
                     run = self._state(run_id) or run
                     self._grant(run)
-                if run and _cycle(run) not in WAITING:
-                    yield from self._arrived(final=_has_ended(run))
+                if run and cycle(run) not in WAITING:
+                    yield from self._arrived(final=has_ended(run))
             except (LakehouseError, DagsterExecutionInterruptedError) as error:
                 if not self.is_over:
                     raise
@@ -288,7 +287,7 @@ class Launch:
                 )
                 return
         until = time.monotonic() + SILENT_SECONDS
-        while not self.is_over and _is_success(run) and time.monotonic() < until:
+        while not self.is_over and is_success(run) and time.monotonic() < until:
             time.sleep(min(1.0, self._config.poll_seconds))
             yield from self._arrived(final=True)
         if not self.is_over and run is not None:
@@ -299,8 +298,8 @@ class Launch:
     def _is_done(self, run: Run | None) -> bool:
         """Whether there is nothing more to follow; once the step has ended, a silent workspace is not waited for."""
         silent = time.monotonic() - self._heard > self._config.lost_after
-        over = self.is_over and (silent or (run is not None and _cycle(run) == "TERMINATING"))
-        return over or (run is not None and _has_ended(run))
+        over = self.is_over and (silent or (run is not None and cycle(run) == "TERMINATING"))
+        return over or (run is not None and has_ended(run))
 
     def _state(self, run_id: int) -> Run | None:
         """The run; `None` where the workspace does not answer, until that has lasted too long."""
@@ -347,7 +346,7 @@ class Launch:
             try:
                 with api_faults(f"read {self._place}/{name}"):
                     data = self._launcher.staging.get(f"{self._place}/{name}")
-                return None if data is None else _entries(data)
+                return None if data is None else entries(data)
             except (OSError, EOFError, zlib.error, LaunchLost) as error:
                 if pause is None:
                     if final:
@@ -389,21 +388,3 @@ def _stop_if_orphaned() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         raise DagsterExecutionInterruptedError("the process of the run has died")
-
-
-def _entries(data: bytes) -> list[EventLogEntry]:
-    if not data:  # a file that was made, and is not written yet
-        raise EOFError("it is empty")
-    return list(deserialize_value(gzip.decompress(data).decode(), list))
-
-
-def _cycle(run: Run) -> str:
-    return run.state.life_cycle_state.value if run.state and run.state.life_cycle_state else ""
-
-
-def _has_ended(run: Run) -> bool:
-    return _cycle(run) in LAUNCH_ENDS
-
-
-def _is_success(run: Run | None) -> bool:
-    return bool(run and run.state and run.state.result_state and run.state.result_state.value == "SUCCESS")
