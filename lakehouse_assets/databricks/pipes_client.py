@@ -24,12 +24,11 @@ from dagster._utils.interrupts import capture_interrupts
 from dagster_pipes import PipesContextData, PipesParams
 from databricks.sdk.service.jobs import PythonWheelTask
 
-from lakehouse_assets.databricks import job, pipes_main, step_main
+from lakehouse_assets.databricks import pipes_main, step_main
 from lakehouse_assets.databricks.faults import api_faults
 from lakehouse_assets.databricks.provenance import history
-from lakehouse_assets.databricks.runtimes import supported, supported_environment
 from lakehouse_assets.databricks.staging import Staging
-from lakehouse_assets.databricks.step import CLUSTER_FIXES, DatabricksStepLauncher, Launch
+from lakehouse_assets.databricks.step import DatabricksStepLauncher, Launch
 from lakehouse_assets.errors import LaunchLost
 
 if TYPE_CHECKING:
@@ -171,7 +170,7 @@ class PipesLaunch(Launch):
             LakehouseError: it was not done, or was lost.
             dagster.DagsterExecutionInterruptedError: the step is to stop; the run is cancelled by then.
         """
-        self._check_runtime()
+        self._launcher.runtime()  # it has to be supported; its Python may be another
         self._launcher.sweep(self._step.log)
         self._stage()
         with capture_interrupts(), self._session() as session:  # interrupts are raised where a run can be cancelled
@@ -189,15 +188,6 @@ class PipesLaunch(Launch):
             return Done(events, _failure(failure), _cause(failure["causes"]))
         self._clean(self._step.log)
         return Done(events)
-
-    def _check_runtime(self) -> None:
-        """Refuse a runtime that this project does not run on; it may have another Python than this process."""
-        if serverless := self._config.compute.serverless:
-            supported_environment(serverless.environment_version)
-            return
-        with api_faults("look at the cluster", CLUSTER_FIXES):
-            found = job.spark_version(self._config, self._launcher.client)
-        supported(str(found))
 
     def _session(self) -> Any:
         return open_pipes_session(
@@ -224,11 +214,7 @@ class PipesLaunch(Launch):
 
     def _submit(self, session: PipesSession) -> int:
         given = [part for pair in session.get_bootstrap_cli_arguments().items() for part in pair]
-        token = job.token(self._step.run_id, self._step.step.key, self._step.previous_attempt_count)
-        main = self._launcher.staging.as_file(f"{self._place}/{_MAIN}")
-        arguments = job.request(
-            self._config, f"{self._step.job_def.name} {self._step.step.key}", token, main, "", self._launcher.libraries
-        )
+        arguments = self._launcher.request(self._place, _MAIN, self._step)
         task = arguments["tasks"][0]
         if self._config.wheel:
             task.spark_python_task = None
@@ -237,8 +223,7 @@ class PipesLaunch(Launch):
             )
         else:
             task.spark_python_task.parameters = given
-        with api_faults("submit the run"):
-            return int(self._launcher.client.jobs.submit(**arguments).bind()["run_id"])
+        return self._launcher.submit(arguments)
 
     def _arrived(self, *, final: bool) -> Iterator[dg.DagsterEvent]:
         """Hand on the messages that came since; what they say is yielded at the end."""

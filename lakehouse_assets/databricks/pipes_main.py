@@ -13,8 +13,6 @@ import importlib
 import json
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,7 +38,6 @@ OBSERVED, FAILED = "lakehouse/observation", "lakehouse/failure"
 """The keys of the custom messages."""
 END = b"\n{}"
 """What a whole file of messages ends with: a line that other readers of Pipes pass over."""
-FLUSH_SECONDS, LAST_SECONDS = 1.0, 60.0
 Maker = Callable[[Any, Mapping[str, Any]], Iterable[Any]]
 """The context and the configuration of a step -> what it yields."""
 
@@ -82,16 +79,11 @@ def prepare(sent: Mapping[str, Any] | None, scope: Mapping[str, Any]) -> None:
     checks = _checks(place)
     here = "{}.{}".format(*sys.version_info[:2])  # no pickle travels: another minor version of Python will do
     checks.check_versions({**sent, "python": here})
-    code = checks.unpacked(sent, (place / checks.CODE).read_bytes())
-    os.environ.update(sent["env"])
-    os.environ["LAKEHOUSE_CATALOG"] = str(code / checks.CATALOG)
-    checks.take_secrets(sent["secrets"], scope)
-    sys.path.insert(0, str(code))
-    checks.check_package(sent)
+    checks.prepare(sent, place, scope)
 
 
 def _checks(place: Path) -> Any:
-    """The module that checks what was sent: of the installed package, or beside this file."""
+    """The entry of launched steps: of the installed package, or staged beside this file."""
     if __name__ != "__main__":
         return importlib.import_module("lakehouse_assets.databricks.step_main")
     sys.dont_write_bytecode = True  # not into the staging directory
@@ -275,49 +267,22 @@ class MessageFiles(PipesMessageWriter["Channel"]):
 
 
 class Channel(PipesMessageWriterChannel):
-    """One file a second at most, each with what is new."""
+    """Puts messages into the files of a directory, as a launched step does its events."""
 
     def __init__(self, place: Path) -> None:
-        self._place = place
-        self._waiting: list[PipesMessage] = []
-        self._files = 0
-        self._lock, self._over = threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self._loop, daemon=True)
-        self._thread.start()
+        self._outbox = _checks(place).Outbox(lambda number: place / f"{number + 1}.json", _packed)
 
     def write_message(self, message: PipesMessage) -> None:
         """Take a message."""
-        with self._lock:
-            self._waiting.append(message)
+        self._outbox.put(message)
 
     def close(self) -> None:
         """Write what waits; raises OSError if the directory could not be written for long."""
-        self._over.set()
-        self._thread.join()
-        until = time.monotonic() + LAST_SECONDS
-        while True:
-            try:
-                return self._flush()
-            except OSError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(FLUSH_SECONDS)
+        self._outbox.close()
 
-    def _loop(self) -> None:
-        while not self._over.wait(FLUSH_SECONDS):
-            with contextlib.suppress(OSError):  # it waits for the next turn
-                self._flush()
 
-    def _flush(self) -> None:
-        with self._lock:
-            messages = list(self._waiting)
-        if not messages:
-            return
-        data = "\n".join(json.dumps(message) for message in messages).encode() + END
-        (self._place / f"{self._files + 1}.json").write_bytes(data)
-        with self._lock:
-            del self._waiting[: len(messages)]
-        self._files += 1
+def _packed(messages: list[PipesMessage]) -> bytes:
+    return "\n".join(json.dumps(message) for message in messages).encode() + END
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from lakehouse_assets.databricks.faults import api_fault, api_faults, of_run
 from lakehouse_assets.databricks.package import Package
 from lakehouse_assets.databricks.provenance import Provenance, history
 from lakehouse_assets.databricks.runs import WAITING, cycle, entries, has_ended, is_success
-from lakehouse_assets.databricks.runtimes import check_python, supported, supported_environment
+from lakehouse_assets.databricks.runtimes import Runtime, check_python, supported, supported_environment
 from lakehouse_assets.databricks.staging import TEMPORARY, DbfsStaging, Staging, VolumeStaging
 from lakehouse_assets.engines.spark_frames import SPOOL
 from lakehouse_assets.errors import LakehouseError, LaunchLost, NotRunnable, TransientError
@@ -82,7 +82,7 @@ class DatabricksStepLauncher(DatabricksPySparkStepLauncher):
             **credentials,
         )
         self._config, self.package = config, package
-        self._env, self._secrets, self.libraries = dict(env), dict(secrets), libraries
+        self._env, self._secrets, self._libraries = dict(env), dict(secrets), libraries
 
     @property
     def client(self) -> Any:
@@ -112,18 +112,16 @@ class DatabricksStepLauncher(DatabricksPySparkStepLauncher):
             wait = policy.calculate_delay(step_context.previous_attempt_count + 1)
             raise RetryRequested(policy.max_retries, wait) from failure_of(error)
 
-    def check_runtime(self) -> None:
-        """Refuse compute that could not read the step.
+    def runtime(self) -> Runtime:
+        """The runtime that a step will find.
 
         Raises:
-            SettingsError: its runtime is not supported, or has another Python.
+            SettingsError: it is not supported.
         """
         if serverless := self._config.compute.serverless:
-            check_python(supported_environment(serverless.environment_version))
-            return
-        with api_faults("look at the cluster", CLUSTER_FIXES):
-            found = job.spark_version(self._config, self.client)
-        check_python(supported(str(found)))
+            return supported_environment(serverless.environment_version)
+        with api_faults("look at the cluster", _CLUSTER_FIXES):
+            return supported(str(job.spark_version(self._config, self.client)))
 
     def job_of(self, step: StepExecutionContext) -> dict[str, Any]:
         """What the step's entry on the cluster is told; nothing in it is secret."""
@@ -164,16 +162,17 @@ class DatabricksStepLauncher(DatabricksPySparkStepLauncher):
             with api_faults(f"write {staging.base}/{place}/{name}", STAGING_FIXES):
                 staging.put(f"{place}/{name}", data)
 
-    def submit(self, place: str, step: StepExecutionContext) -> int:
-        """Start the run; asked twice with the same step and attempt, Databricks starts one."""
+    def request(self, place: str, main: str, step: StepExecutionContext) -> dict[str, Any]:
+        """The run of a step whose files stand in `place`: `main` among them is executed, and is told the place."""
         name = f"{step.job_def.name} {step.step.key}"
         token = job.token(step.run_id, step.step.key, step.previous_attempt_count)
-        arguments = job.request(
-            self._config, name, token, self.staging.as_file(f"{place}/{_MAIN}"), self.staging.on_cluster(place),
-            self.libraries,
-        )  # fmt: skip
+        main, directory = self.staging.as_file(f"{place}/{main}"), self.staging.on_cluster(place)
+        return job.request(self._config, name, token, main, directory, self._libraries)
+
+    def submit(self, request: Mapping[str, Any]) -> int:
+        """Start a run; asked twice with the same step and attempt, Databricks starts one."""
         with api_faults("submit the run"):
-            return int(self.client.jobs.submit(**arguments).bind()["run_id"])
+            return int(self.client.jobs.submit(**request).bind()["run_id"])
 
     def sweep(self, log: Any) -> None:
         """Delete what failed steps left, when it is older than the configuration says and no step can still use it."""
@@ -193,7 +192,7 @@ class DatabricksStepLauncher(DatabricksPySparkStepLauncher):
 
 
 _MAIN = "step_main.py"
-CLUSTER_FIXES = dict.fromkeys(("NotFound", "BadRequest"), "mend compute.existing_cluster: databricks clusters list")
+_CLUSTER_FIXES = dict.fromkeys(("NotFound", "BadRequest"), "mend compute.existing_cluster: databricks clusters list")
 STAGING_FIXES = {
     "NotFound": "create the volume (CREATE VOLUME …), or mend `volume` in the configuration",
     "PermissionDenied": "GRANT READ VOLUME, WRITE VOLUME on the volume; "
@@ -229,11 +228,11 @@ class Launch:
         """Stage, submit, follow, clean up."""
         log = self._step.log
         with raise_execution_interrupts():
-            self._launcher.check_runtime()
+            check_python(self._launcher.runtime())
             self._launcher.sweep(log)
             self._launcher.stage(self._place, self._step)
             _stop_if_orphaned()
-        run_id = self._launcher.submit(self._place, self._step)
+        run_id = self._launcher.submit(self._launcher.request(self._place, _MAIN, self._step))
         with self._cancelled_unless_done(run_id):
             with api_faults("ask for the run"):
                 yield self._launcher.get_databricks_run_dagster_event(self._step, run_id)

@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +58,22 @@ def main(staging: str, scope: Mapping[str, Any]) -> None:
     place = Path(staging)
     job = json.loads((place / JOB).read_text())
     check_versions(job)
+    prepare(job, place, scope)
+    run(place, job)
+
+
+def prepare(job: Mapping[str, Any], place: Path, scope: Mapping[str, Any]) -> None:
+    """Make the package, the catalog and the environment from what was sent.
+
+    Raises:
+        Refused: it is not what was sent, or a secret is missing.
+    """
     code = unpacked(job, (place / CODE).read_bytes())
     os.environ.update(job["env"])
     os.environ["LAKEHOUSE_CATALOG"] = str(code / CATALOG)
     take_secrets(job["secrets"], scope)
     sys.path.insert(1, str(code))  # Dagster replaces the first entry while it loads definitions
     check_package(job)
-    run(place, job)
 
 
 def check_versions(job: Mapping[str, Any]) -> None:
@@ -145,11 +154,16 @@ class StepFailed(Exception):
     """The step's own failure: Databricks shows the run as failed, with this text."""
 
 
-class Events:
-    """Sends events back as they come: one file a second at most, each with what is new."""
+class Outbox:
+    """Sends things back as they come: one numbered file a second at most, each with what is new, each written once.
 
-    def __init__(self, place: Path, attempt: int) -> None:
-        self._place, self._attempt = place, attempt
+    Args:
+        name: the number of a file, from 0 -> where it stands.
+        pack: what is new -> the bytes of its file.
+    """
+
+    def __init__(self, name: Callable[[int], Path], pack: Callable[[list[Any]], bytes]) -> None:
+        self._name, self._pack = name, pack
         self._waiting: list[Any] = []
         self._files = 0
         self._lock = threading.Lock()
@@ -157,10 +171,10 @@ class Events:
         self._thread = threading.Thread(target=self._loop, daemon=True)
         self._thread.start()
 
-    def put(self, event: Any) -> None:
-        """Take an event."""
+    def put(self, thing: Any) -> None:
+        """Take a thing."""
         with self._lock:
-            self._waiting.append(event)
+            self._waiting.append(thing)
 
     def close(self) -> None:
         """Send what waits.
@@ -185,17 +199,27 @@ class Events:
                 self._flush()
 
     def _flush(self) -> None:
+        with self._lock:
+            things = list(self._waiting)
+        if not things:
+            return
+        self._name(self._files).write_bytes(self._pack(things))
+        with self._lock:
+            del self._waiting[: len(things)]
+        self._files += 1
+
+
+class Events(Outbox):
+    """Sends the events of an attempt."""
+
+    def __init__(self, place: Path, attempt: int) -> None:
+        super().__init__(lambda number: place / events_file(attempt, number), self._packed)
+
+    @staticmethod
+    def _packed(events: list[Any]) -> bytes:
         from dagster._serdes import serialize_value
 
-        with self._lock:
-            events = list(self._waiting)
-        if not events:
-            return
-        data = gzip.compress(serialize_value(events).encode())
-        (self._place / events_file(self._attempt, self._files)).write_bytes(data)
-        with self._lock:
-            del self._waiting[: len(events)]
-        self._files += 1
+        return gzip.compress(serialize_value(events).encode())
 
 
 def run(place: Path, job: Mapping[str, Any]) -> None:

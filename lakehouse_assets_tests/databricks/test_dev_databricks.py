@@ -116,50 +116,26 @@ def test_the_lake_is_that_of_a_local_run(
     assert tables(workspace, name) == local
 
 
-def started(server: DevServer, workspace: Workspace, before: int) -> None:
-    """Wait until a further run has begun in the workspace."""
+def check_cancel(server: DevServer, workspace: Workspace, name: str, **more: Any) -> None:
+    """Terminate a run as soon as it has begun in the workspace: both are cancelled, and neither has failed."""
+    cluster = {"spark_version": RUNTIME, "num_workers": 1, "node_type_id": "m6gd.large"}
+    configured(server, name, {"job_cluster": {**cluster, "data_security_mode": "SINGLE_USER"}}, **more)
+    before = len(workspace.runs)
+    run_id = server.launch("bronze.sensor_readings", tags={"lakehouse/target": "databricks"})
     server.wait("the run in the workspace", lambda: len(workspace.runs) > before, 120)
-
-
-def ended_there(server: DevServer, workspace: Workspace) -> str:
-    """How the workspace's last run ended."""
-    return str(server.wait("its end", lambda: workspace.runs[-1].state.get("result_state"), 60))
+    server.terminate(run_id)
+    assert server.ended(run_id) == "CANCELED"
+    ended = server.wait("its end there", lambda: workspace.runs[-1].state.get("result_state"), 60)
+    assert ended == "CANCELED"
 
 
 def test_a_cancel_reaches_the_cluster(server: DevServer, workspace: Workspace) -> None:
     """Terminate in the UI cancels the run in the workspace, and the run here is cancelled, not failed."""
-    compute = {
-        "job_cluster": {
-            "spark_version": RUNTIME,
-            "num_workers": 1,
-            "node_type_id": "m6gd.large",
-            "data_security_mode": "SINGLE_USER",
-        }
-    }
-    configured(server, "cancelled", compute)
-    before = len(workspace.runs)
-    run_id = server.launch("bronze.sensor_readings", tags={"lakehouse/target": "databricks"})
-    started(server, workspace, before)
-    server.terminate(run_id)
-    assert server.ended(run_id) == "CANCELED"
-    assert ended_there(server, workspace) == "CANCELED"
+    check_cancel(server, workspace, "cancelled")
 
 
 def test_a_cancel_while_permissions_are_set_reaches_the_cluster(server: DevServer, workspace: Workspace) -> None:
     """A request for permissions that takes long does not leave the run in the workspace behind."""
-    compute = {
-        "job_cluster": {
-            "spark_version": RUNTIME,
-            "num_workers": 1,
-            "node_type_id": "m6gd.large",
-            "data_security_mode": "SINGLE_USER",
-        }
-    }
-    configured(server, "granted", compute, permissions={"cluster": {"CAN_ATTACH_TO": [{"group_name": "analysts"}]}})
     workspace.fail(Fault(method="PATCH", path="/permissions/clusters/", delay=8))
-    before = len(workspace.runs)
-    run_id = server.launch("bronze.sensor_readings", tags={"lakehouse/target": "databricks"})
-    started(server, workspace, before)
-    server.terminate(run_id)
-    assert server.ended(run_id) == "CANCELED"
-    assert ended_there(server, workspace) == "CANCELED"
+    permissions = {"cluster": {"CAN_ATTACH_TO": [{"group_name": "analysts"}]}}
+    check_cancel(server, workspace, "granted", permissions=permissions)
