@@ -141,8 +141,9 @@ def named(spark: SparkEngine, tmp_path: Path) -> Iterator[SparkEngine]:
 
 
 def names_in(engine: SparkEngine, schema: str) -> set[str]:
-    """What is registered in a schema."""
-    return {row["tableName"] for row in engine.spark.sql(f"SHOW TABLES IN spark_catalog.{schema}").collect()}
+    """What is registered in a schema; temporary views belong to none, and Spark shows them with every one."""
+    shown = engine.spark.sql(f"SHOW TABLES IN spark_catalog.{schema}").collect()
+    return {row["tableName"] for row in shown if not row["isTemporary"]}
 
 
 def asked(engine: SparkEngine, query: str) -> list[tuple[Any, ...]]:
