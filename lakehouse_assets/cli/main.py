@@ -20,6 +20,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "run": ("lakehouse_assets.cli.run:run", "Bring tables up to date: what is new is read, nothing is read twice."),
     "plan": ("lakehouse_assets.cli.run:plan", "Show what `run` would read and write, without writing."),
     "sql": ("lakehouse_assets.cli.sql:sql", "Ask a question in Spark SQL of every Delta table under the root."),
+    "quarantine": ("lakehouse_assets.cli.quarantine:quarantine", "List, show and requeue rows that broke a rule."),
+    "history": ("lakehouse_assets.cli.history:history", "Show, explain and rewind the history of keys."),
     "upload": ("lakehouse_assets.cli.upload:upload", "Append new SQLite rows to a Delta table until stopped."),
     "simulate": ("lakehouse_assets.cli.simulate:simulate", "Write what a system that is not at hand would write."),
     "entities": ("lakehouse_assets.cli.entities:entities", "List, validate and show the entities of a catalog."),

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from lakehouse_assets.errors import FeatureRefused
 from lakehouse_assets.lake.storage import Storage
-from lakehouse_assets.lake.values import Card, Commit, Number, TableSpec
+from lakehouse_assets.lake.values import Card, Commit, Number, TableSpec, Within
 from lakehouse_assets.settings import Settings
 
 OPERATION = "_op"
@@ -41,6 +41,9 @@ class Handle(Protocol):
 
     def foreign_commits(self, start: int, end: int) -> list[int]:
         """Versions in (start, end] that changed rows and were not written by this project."""
+
+    def foreign_since_own(self) -> list[int]:
+        """Versions after the last one in which this project changed rows, in which somebody else did."""
 
     def weight(self) -> tuple[int, int]:
         """The number of live files, and their bytes."""
@@ -119,6 +122,10 @@ class Engine(ABC):
         """Add nullable columns in a commit of its own; returns a fresh handle."""
 
     @abstractmethod
+    def set_properties(self, handle: Handle, properties: Mapping[str, str]) -> None:
+        """Change properties of a table in a commit of its own; no row changes."""
+
+    @abstractmethod
     def read(self, handle: Handle) -> Relation:
         """The table's rows at the handle's version.
 
@@ -177,9 +184,15 @@ class Engine(ABC):
         """Replace all rows, or those of `partitions` (partition column -> value), by the relation's, in one commit."""
         return self._unless_done(handle, number) or self._replace(handle, relation, number, partitions)
 
-    def merge(self, handle: Handle, relation: Relation, keys: Sequence[str], number: Number) -> Commit:
-        """Upsert and delete by key in one commit: the table's columns plus `OPERATION`; NULL keys match NULL keys."""
-        return self._unless_done(handle, number) or self._merge(handle, relation, keys, number)
+    def merge(
+        self, handle: Handle, relation: Relation, keys: Sequence[str], number: Number, within: Within | None = None
+    ) -> Commit:
+        """Upsert and delete by key in one commit: the table's columns plus `OPERATION`; NULL keys match NULL keys.
+
+        Args:
+            within: where every row lies that has one of these keys, so that the others need not be looked at.
+        """
+        return self._unless_done(handle, number) or self._merge(handle, relation, keys, number, within)
 
     def rebuild(self, handle: Handle, relation: Relation, columns: pa.Schema, number: Number) -> Commit:
         """Replace all rows and the schema by the relation's, in one commit; `columns` adds their comments."""
@@ -257,7 +270,9 @@ class Engine(ABC):
     ) -> Commit: ...
 
     @abstractmethod
-    def _merge(self, handle: Handle, relation: Relation, keys: Sequence[str], number: Number) -> Commit: ...
+    def _merge(
+        self, handle: Handle, relation: Relation, keys: Sequence[str], number: Number, within: Within | None
+    ) -> Commit: ...
 
     @abstractmethod
     def _rebuild(self, handle: Handle, relation: Relation, columns: pa.Schema, number: Number) -> Commit: ...

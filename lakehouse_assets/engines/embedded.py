@@ -39,7 +39,7 @@ from lakehouse_assets.lake.names import MAINTENANCE
 from lakehouse_assets.lake.schemas import compare, conform, fit, plain
 from lakehouse_assets.lake.storage import Storage, first_line, is_local, store_fault
 from lakehouse_assets.lake.streams import ENOUGH_ROWS, Watched
-from lakehouse_assets.lake.values import Commit, DataFile, Number, TableSpec
+from lakehouse_assets.lake.values import Commit, DataFile, Number, TableSpec, Within
 from lakehouse_assets.settings import Settings, checked_directory
 from lakehouse_assets.sql import dialect
 
@@ -95,6 +95,9 @@ class EmbeddedEngine(Engine):
     def add_columns(self, handle: Handle, fields: Sequence[pa.Field]) -> DeltaTable:
         self._table(handle).add_columns(fields)
         return cast(DeltaTable, self.find(handle.uri))
+
+    def set_properties(self, handle: Handle, properties: Mapping[str, str]) -> None:
+        self._table(handle).set_properties(properties)
 
     def read(self, handle: Handle) -> DuckRelation:
         table = self._table(handle)
@@ -187,7 +190,9 @@ class EmbeddedEngine(Engine):
         predicate = "true" if partitions is None else partitions_predicate(partitions, Quotes(quoted, literal))
         return table.overwrite(self._fitted(relation, table, table.schema), number, predicate)
 
-    def _merge(self, handle: Handle, relation: Relation, keys: Sequence[str], number: Number) -> Commit:
+    def _merge(
+        self, handle: Handle, relation: Relation, keys: Sequence[str], number: Number, within: Within | None
+    ) -> Commit:
         table = self._table(handle)
         with_operation = pa.schema([*table.schema, pa.field(OPERATION, pa.string())])
         reader = self._fitted(relation, table, with_operation)
@@ -195,7 +200,7 @@ class EmbeddedEngine(Engine):
         if first is None:
             return table.append_files([], number)
         rest = pa.RecordBatchReader.from_batches(reader.schema, itertools.chain([first], reader))
-        return table.merge(rest, keys, OPERATION, number)
+        return table.merge(rest, keys, OPERATION, number, within)
 
     def _rebuild(self, handle: Handle, relation: Relation, columns: pa.Schema, number: Number) -> Commit:
         table, columns = self._table(handle), plain(columns)

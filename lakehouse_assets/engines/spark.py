@@ -51,7 +51,7 @@ from lakehouse_assets.engines.spark_session import (
     require,
     spark_faults,
 )
-from lakehouse_assets.engines.spark_sql import at, create, literal, merge_into
+from lakehouse_assets.engines.spark_sql import at, create, literal, merge_into, set_properties
 from lakehouse_assets.engines.spark_types import schema_of, struct_of
 from lakehouse_assets.engines.unity_sql import full
 from lakehouse_assets.errors import LakeError
@@ -66,7 +66,7 @@ from lakehouse_assets.lake.schemas import (
 )
 from lakehouse_assets.lake.storage import Storage, normalize
 from lakehouse_assets.lake.streams import Watched
-from lakehouse_assets.lake.values import Card, Commit, DataFile, Number, TableSpec
+from lakehouse_assets.lake.values import Card, Commit, DataFile, Number, TableSpec, Within
 from lakehouse_assets.settings import Settings, checked_directory
 from lakehouse_assets.sql import dialect
 from lakehouse_assets.sql.expand import quoted
@@ -147,7 +147,11 @@ class SparkEngine(Engine):
             return
         with self._told({_METADATA: mark_of("enable")}), spark_faults("ALTER TABLE", handle.uri):
             target = self._registry.writable(handle.uri).sql
-            self.spark.sql(f"ALTER TABLE {target} SET TBLPROPERTIES ('delta.feature.timestampNtz' = 'supported')")
+            self.spark.sql(set_properties(target, {"delta.feature.timestampNtz": "supported"}))
+
+    def set_properties(self, handle: Handle, properties: Mapping[str, str]) -> None:
+        with self._told({_METADATA: mark_of("properties")}), spark_faults("ALTER TABLE", handle.uri):
+            self.spark.sql(set_properties(self._registry.writable(handle.uri).sql, properties))
 
     def read(self, handle: Handle) -> SparkRelation:
         def make(staging: Staging) -> DataFrame:
@@ -292,20 +296,13 @@ class SparkEngine(Engine):
         def how(target: Target, frame: DataFrame, told: Mapping[str, str]) -> None:
             target.rebuild(frame, told, handle.partition_by)
 
-        clustered = self._clustered_by(handle)
+        writable = self._registry.writable(handle.uri)
+        clustered = spark_upkeep.clustered_by(self.spark, writable, cast(DeltaTable, handle))
         commit = self._write(handle, relation, number, how, columns)
         if kept := [name for name in clustered if name in columns.names]:  # Delta forgets them with the schema
             with self._told({_METADATA: mark_of("cluster")}), spark_faults("ALTER TABLE", handle.uri):
-                target = self._registry.writable(handle.uri).sql
-                self.spark.sql(f"ALTER TABLE {target} CLUSTER BY ({', '.join(map(quoted, kept))})")
+                self.spark.sql(f"ALTER TABLE {writable.sql} CLUSTER BY ({', '.join(map(quoted, kept))})")
         return commit
-
-    def _clustered_by(self, handle: Handle) -> list[str]:
-        if not cast(DeltaTable, handle).supports("clustering"):
-            return []
-        with spark_faults("DESCRIBE DETAIL", handle.uri):
-            (detail,) = self.spark.sql(f"DESCRIBE DETAIL {self._registry.writable(handle.uri).sql}").collect()
-        return list(detail["clusteringColumns"])
 
     def _write(
         self,
@@ -326,7 +323,9 @@ class SparkEngine(Engine):
 
         return self._once(handle, number, write)
 
-    def _merge(self, handle: Handle, relation: Relation, keys: Sequence[str], number: Number) -> Commit:
+    def _merge(
+        self, handle: Handle, relation: Relation, keys: Sequence[str], number: Number, within: Within | None
+    ) -> Commit:
         columns = pa.schema([*handle.schema, pa.field(OPERATION, pa.string())])
         compare(self.schema(relation), columns, handle.uri)
         target = self._registry.writable(handle.uri).sql
@@ -339,7 +338,7 @@ class SparkEngine(Engine):
                 if any("." in name for name in handle.partition_by):
                     told[_REPARTITION] = "false"  # Delta would look for a field of a struct
                 with self._told(told):
-                    self.spark.sql(merge_into(target, handle, source, keys))
+                    self.spark.sql(merge_into(target, handle, source, keys, within))
 
         return self._once(handle, number, write)
 

@@ -5,14 +5,15 @@ What does not belong here: transforms (`lakehouse_assets/sql`), running anything
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
 
 import pyarrow as pa
 
 from lakehouse_assets.engines.base import OPERATION, Handle
 from lakehouse_assets.lake.delta import DEFAULTS
 from lakehouse_assets.lake.schemas import plain
-from lakehouse_assets.lake.values import TableSpec
+from lakehouse_assets.lake.values import TableSpec, Within
 from lakehouse_assets.sql.expand import quoted
 from lakehouse_assets.sql.types import spark_type
 
@@ -42,9 +43,16 @@ def _column(field: pa.Field) -> str:
     return text + (f" COMMENT {literal(comment.decode())}" if comment else "")
 
 
-def merge_into(target: str, handle: Handle, source: str, keys: Sequence[str]) -> str:
-    """The command that upserts and deletes by key."""
+def set_properties(target: str, properties: Mapping[str, str]) -> str:
+    """The command that changes properties of a table."""
+    listed = ", ".join(f"{literal(name)} = {literal(value)}" for name, value in properties.items())
+    return f"ALTER TABLE {target} SET TBLPROPERTIES ({listed})"
+
+
+def merge_into(target: str, handle: Handle, source: str, keys: Sequence[str], within: Within | None = None) -> str:
+    """The command that upserts and deletes by key, among the rows that lie `within`."""
     on = " AND ".join(f"t.{quoted(key)} <=> s.{quoted(key)}" for key in keys)
+    on += "" if within is None else f" AND {_lying(within)}"
     names = [quoted(name) for name in handle.schema.names]
     updated = ", ".join(f"t.{name} = s.{name}" for name in names)
     inserted = ", ".join(f"s.{name}" for name in names)
@@ -54,6 +62,19 @@ def merge_into(target: str, handle: Handle, source: str, keys: Sequence[str]) ->
         f"WHEN MATCHED AND s.{OPERATION} = 'u' THEN UPDATE SET {updated} "
         f"WHEN NOT MATCHED AND s.{OPERATION} = 'u' THEN INSERT ({', '.join(names)}) VALUES ({inserted})"
     )
+
+
+def _lying(within: Within) -> str:
+    column, least = f"t.{quoted(within.column)}", within.least
+    if least is None:
+        return f"{column} IS NULL"
+    if isinstance(least, datetime):
+        text = f"TIMESTAMP{'' if least.tzinfo else '_NTZ'} '{least.isoformat(sep=' ')}'"
+    elif isinstance(least, date):
+        text = f"DATE '{least.isoformat()}'"
+    else:
+        text = str(least) if isinstance(least, int) else literal(least)
+    return f"({column} IS NULL OR {column} >= {text})"
 
 
 def literal(text: str) -> str:

@@ -1,6 +1,6 @@
-"""How Spark deletes files that no version names any more.
+"""How Spark looks after a table: files that no version names any more, and how it is clustered.
 
-What does not belong here: how long they are kept.
+What does not belong here: how long files are kept.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lakehouse_assets.engines.spark_names import Target
+from lakehouse_assets.engines.spark_session import spark_faults
+from lakehouse_assets.lake.delta import DeltaTable
 from lakehouse_assets.lake.storage import Storage
 
 if TYPE_CHECKING:
@@ -29,6 +31,15 @@ def vacuum(spark: SparkSession, storage: Storage, target: Target, retention_hour
     if gone:
         spark.sql(command).collect()
     return gone
+
+
+def clustered_by(spark: SparkSession, target: Target, table: DeltaTable) -> list[str]:
+    """The columns by which a table is clustered."""
+    if not table.supports("clustering"):
+        return []
+    with spark_faults("DESCRIBE DETAIL", table.uri):
+        (detail,) = spark.sql(f"DESCRIBE DETAIL {target.sql}").collect()
+    return list(detail["clusteringColumns"])
 
 
 def _files_among(storage: Storage, uri: str, paths: Sequence[str]) -> list[str]:

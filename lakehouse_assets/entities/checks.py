@@ -67,6 +67,7 @@ def misfits(entity: Entity) -> Iterator[Misfit]:
     if entity.apply_changes:
         yield from _apply_changes(entity, entity.apply_changes)
     yield from _lakehouse(entity)
+    yield from _history(entity)
 
 
 def _destination(entity: Entity) -> Iterator[Misfit]:
@@ -224,12 +225,6 @@ def _apply_changes(entity: Entity, changes: ApplyChanges) -> Iterator[Misfit]:
             "apply_changes needs to know the columns that identify a row",
             fix="list them under primary_keys",
         )
-    if changes.apply_as_truncates and changes.stored_as_scd_type == 2:
-        yield Misfit(
-            ("apply_changes", "apply_as_truncates"),
-            "a truncate has no meaning for a table with history",
-            fix="use stored_as_scd_type: 1, or apply_as_deletes",
-        )
     if changes.flow_name and entity.lakehouse.feed and changes.flow_name != entity.lakehouse.feed:
         yield Misfit(
             ("lakehouse", "feed"), "differs from apply_changes.flow_name", entity.lakehouse.feed, (changes.flow_name,)
@@ -241,6 +236,28 @@ def _apply_changes(entity: Entity, changes: ApplyChanges) -> Iterator[Misfit]:
             )
     for name in (name for pair in _PAIRS for name in pair if getattr(changes, name) is not None):
         yield from _change_list(entity, changes, name)
+
+
+def _history(entity: Entity) -> Iterator[Misfit]:
+    """The block `lakehouse.history`: it belongs to tables with `apply_changes`, and its columns to type 2."""
+    history, changes = entity.lakehouse.history, entity.apply_changes
+    where = ("lakehouse", "history")
+    if changes is None:
+        if history != type(history)():
+            yield Misfit(where, "belongs to tables with apply_changes alone", fix="declare apply_changes, or remove it")
+        return
+    made = [name for name in (history.start_at, history.end_at, history.soft_deletes) if name]
+    for name in _twice(made):
+        yield Misfit(where, f"the column {name!r} is made twice", name, fix="give each its own name")
+    keys = {key.lower() for key in entity.primary_keys}
+    for field in ("start_at", "end_at", "soft_deletes"):
+        name = getattr(history, field)
+        if name and name.lower() in keys:
+            yield Misfit((*where, field), f"{name!r} is a primary key", name, fix="choose another name")
+        given = name != type(history).model_fields[field].default
+        if field != "soft_deletes" and changes.stored_as_scd_type == 1 and given:
+            fix = "use stored_as_scd_type: 2, or remove it"
+            yield Misfit((*where, field), "type 1 keeps no history", name, fix=fix)
 
 
 def _change_list(entity: Entity, changes: ApplyChanges, field: str) -> Iterator[Misfit]:

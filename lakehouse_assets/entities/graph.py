@@ -17,6 +17,12 @@ from lakehouse_assets.entities.model import Entity, TableName
 from lakehouse_assets.errors import CatalogError, LakehouseError
 
 _SAME_FOR_FEEDS = ("kind", "primary_keys", "destination_type", "partition_cols", "expectations", "is_quarantined")
+_SAME_FOR_EVENTS = (
+    "stored_as_scd_type", "column_list", "except_column_list", "track_history_column_list",
+    "track_history_except_column_list", "ignore_null_updates", "ignore_null_updates_column_list",
+    "ignore_null_updates_except_column_list",
+)  # fmt: skip
+"""What `apply_changes` says about the table, not about single events."""
 _FED = ("landed", "extract", "conformed", "history")
 
 
@@ -308,11 +314,19 @@ def _clash(head: Entity, entity: Entity, feeds: Mapping[str, Place]) -> str | No
             "(lakehouse: {feed: NAME}, or apply_changes.flow_name)"
         )
     differing = [name for name in _SAME_FOR_FEEDS if getattr(entity, name) != getattr(head, name)]
+    differing += [
+        f"apply_changes.{name}" for name in _SAME_FOR_EVENTS if _changes(entity, name) != _changes(head, name)
+    ]
+    differing += ["lakehouse.history"] if entity.lakehouse.history != head.lakehouse.history else []
     if differing:
         return (
             f"two entities make this table and differ in {', '.join(differing)}: feeds of one table must be equal there"
         )
     return None
+
+
+def _changes(entity: Entity, name: str) -> object:
+    return getattr(entity.apply_changes, name, None)
 
 
 def _upstream_misfits(graph: Graph, entity: Entity, broken: Set[str]) -> Iterator[Misfit]:

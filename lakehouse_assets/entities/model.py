@@ -172,7 +172,7 @@ class ApplyChanges(Block):
     apply_as_deletes: Sql | None = None
     """Events for which this condition is true delete their key."""
     apply_as_truncates: Sql | None = None
-    """Events for which this condition is true empty the table (type 1 only)."""
+    """Events for which this condition is true empty the table (type 1) or close all its rows (type 2)."""
     column_list: list[Name] | None = None
     """The columns of the target; absent: all."""
     except_column_list: list[Name] | None = None

@@ -98,6 +98,10 @@ def _none_to_empty_map(value: object) -> object:
     return {} if value is None else value
 
 
+def _none_to_history(value: object) -> object:
+    return {} if value is None else value
+
+
 Duration = Annotated[str, AfterValidator(_duration)]
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
 FeedLabel = Annotated[str, AfterValidator(check_feed)]
@@ -150,6 +154,23 @@ class Freshness(Block):
         return to_timedelta(self.fail) if self.fail else None
 
 
+class History(Block):
+    """How a table with `apply_changes` is kept, beyond what `apply_changes` says."""
+
+    start_at: Name = "__START_AT"
+    """The column in which a version's first sequence stands (type 2)."""
+    end_at: Name = "__END_AT"
+    """The column in which the next version's first sequence stands (type 2); NULL: the version is open."""
+    soft_deletes: Name | None = None
+    """A BOOLEAN column: a deleted row stays with its last values and true there; absent: it goes."""
+    truncates: Literal["close", "refuse"] = "close"
+    """What a truncate does to a table of type 2: it closes every open row, or stops the run."""
+    invalid: Literal["quarantine", "fail"] = "quarantine"
+    """What becomes of events without key or sequence, or that contradict each other: quarantine, or stop the run."""
+    snapshots: bool = False
+    """Each sequence value is a complete extract: a key that is absent from it is deleted."""
+
+
 class LakehouseOptions(Block):
     """Options of this project for one table; each is optional, and absent means the plain meaning of the entity."""
 
@@ -163,6 +184,8 @@ class LakehouseOptions(Block):
     """How far behind the newest row a time cursor looks for rows that came late."""
     horizon: Duration | None = None
     """How late an event may come and still be woven in; absent: without limit."""
+    history: Annotated[History, BeforeValidator(_none_to_history)] = History()
+    """How a table with `apply_changes` is kept."""
     tolerance: Duration | None = None
     """How old the right row of an as-of join may be."""
     partitions: Partitions | None = None

@@ -21,11 +21,12 @@ from lakehouse_assets.errors import ConcurrentWriter, FeatureRefused, FeedExpire
 from lakehouse_assets.lake import log
 from lakehouse_assets.lake.faults import translated
 from lakehouse_assets.lake.log import MARK, WRITE
+from lakehouse_assets.lake.lying import lying
 from lakehouse_assets.lake.schemas import check_columns, check_spec, plain, with_columns
 from lakehouse_assets.lake.storage import Storage, check_writable, is_local, normalize
 from lakehouse_assets.lake.streams import Watched
 from lakehouse_assets.lake.table import TableAt
-from lakehouse_assets.lake.values import Commit, DataFile, Moved, Number, TableSpec
+from lakehouse_assets.lake.values import Commit, DataFile, Moved, Number, TableSpec, Within
 
 if TYPE_CHECKING:
     import deltalake
@@ -134,16 +135,25 @@ class DeltaTable(TableAt):
                 commit_properties=deltalake.CommitProperties(custom_metadata={MARK: plan or "add_columns"}),
             )
 
-    def merge(self, source: pa.RecordBatchReader | pa.Table, keys: Sequence[str], op: str, number: Number) -> Commit:
+    def merge(
+        self,
+        source: pa.RecordBatchReader | pa.Table,
+        keys: Sequence[str],
+        op: str,
+        number: Number,
+        within: Within | None = None,
+    ) -> Commit:
         """Upsert and delete by key in one commit; NULL keys match NULL keys.
 
         Args:
             source: the table's columns and the column `op`: "u" inserts or updates the row, "d" deletes it; at most
                 one row a key, and at least one row (an empty merge would make no commit).
+            within: where every row lies that has one of these keys: other files are not opened.
         """
         self._refuse_odd_paths()
         columns = {_quoted(name): f"s.{_quoted(name)}" for name in self.schema.names}
         on = " AND ".join(f"(t.{_quoted(key)} IS NOT DISTINCT FROM s.{_quoted(key)})" for key in keys)
+        on += "" if within is None else f" AND {lying(within)}"
         rows = Watched(source.to_reader() if isinstance(source, pa.Table) else source)
         deleted, upserted = f"s.{_quoted(op)} = 'd'", f"s.{_quoted(op)} = 'u'"
         metrics: dict[str, Any] = {}
@@ -163,6 +173,17 @@ class DeltaTable(TableAt):
             metrics |= log.info(log.actions(self.storage, self.uri, done.version))["operationMetrics"]
         added, updated, removed = (metrics[f"num_target_rows_{what}"] for what in ("inserted", "updated", "deleted"))
         return Commit(done.version, added, updated, removed, done.bytes_added)
+
+    def set_properties(self, properties: Mapping[str, str]) -> None:
+        """Change properties in a commit of its own; no row changes."""
+        import deltalake
+
+        with translated(self.uri):
+            self._spend().alter.set_table_properties(
+                dict(properties),
+                raise_if_not_exists=False,
+                commit_properties=deltalake.CommitProperties(custom_metadata={MARK: "set_properties"}),
+            )
 
     def vacuum(self, retention_hours: int, *, dry_run: bool = False) -> list[str]:
         """Delete files that no version of the last hours names, abandoned ones included; returns their paths.

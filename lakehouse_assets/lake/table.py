@@ -191,6 +191,19 @@ class TableAt:
         """Versions after `start`, up to `end`, that changed rows without this project's mark."""
         return [v for v, commit in self.commits(start, end) if log.changes_rows(commit) and not log.is_ours(commit)]
 
+    def foreign_since_own(self) -> list[int]:
+        """Versions after the last one in which this project changed rows, in which somebody else did."""
+        found: list[int] = []
+        for version in range(self.version, -1, -1):
+            try:
+                commit = log.actions(self.storage, self.uri, version)
+            except FeedExpired:
+                break
+            if log.changes_rows(commit) and log.is_ours(commit):
+                break
+            found += [version] if log.changes_rows(commit) else []
+        return found[::-1]
+
     def require_feed(self, commits: Sequence[tuple[int, Sequence[log.Action]]]) -> None:
         """Raise `FeedExpired` if a file of the change data feed of these commits is gone."""
         root = self.file_root()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -36,6 +37,18 @@ class Commit:
     rows_removed: int = 0
     bytes_added: int = 0
     skipped: bool = False
+
+
+@dataclass(frozen=True)
+class Within:
+    """Where the rows of a table lie that a merge may touch: they hold NULL in a column, or at least a value.
+
+    Attributes:
+        least: an integer, a date, a moment or a text; `None`: only rows with NULL there are touched.
+    """
+
+    column: str
+    least: int | str | date | datetime | None = None
 
 
 @dataclass(frozen=True)

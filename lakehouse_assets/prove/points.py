@@ -36,6 +36,7 @@ WRITES: Mapping[str, str] = {
     "replace": "replace",
     "merge": "merge",
     "rebuild": "rebuild",
+    "set_properties": "set properties",
     "compact": "compact",
     "vacuum": "vacuum",
     "checkpoint": "checkpoint",

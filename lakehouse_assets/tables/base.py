@@ -5,6 +5,7 @@ What belongs here: value objects and the small lookups that every kind needs. Wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,8 +25,9 @@ from lakehouse_assets.lake.table import EMBEDDED_REFUSES
 from lakehouse_assets.settings import Settings
 from lakehouse_assets.sources.base import Notice, Past, Source, open_source
 
-Mode = Literal["append", "replace", "keys", "partitions"]
-"""How a batch changes the target: adds rows, starts it over, or refreshes the touched keys or partitions."""
+Mode = Literal["append", "replace", "keys", "partitions", "history"]
+"""How a batch changes the target: adds rows, starts it over, refreshes the touched keys or partitions, or is added to
+its log, of which the target is made."""
 
 
 def _now() -> datetime:
@@ -148,6 +150,7 @@ class Outcome:
 
     Attributes:
         more: there was more to read when the batch was planned, or may have been.
+        facts: what only some kinds of tables have to tell.
     """
 
     plan: Plan
@@ -159,6 +162,7 @@ class Outcome:
     verdicts: Sequence[Verdict] = ()
     notices: tuple[Notice, ...] = ()
     more: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def upstream(work: Work, table: TableName, version: int | None = None) -> Handle:
@@ -231,8 +235,21 @@ def with_comments(schema: pa.Schema, comments: Mapping[str, str]) -> pa.Schema:
     )
 
 
-def ensure(work: Work, entity: Entity, table: TableName, schema: pa.Schema, *, change_feed: bool) -> Handle:
+def ensure(
+    work: Work,
+    entity: Entity,
+    table: TableName,
+    schema: pa.Schema,
+    *,
+    change_feed: bool,
+    indexed: Sequence[str] = (),
+    properties: Mapping[str, str] | None = None,
+) -> Handle:
     """The table, made from the entity if it is not there, widened if the rows have new columns.
+
+    Args:
+        indexed: columns whose statistics the log of the table keeps; none: the first ones.
+        properties: more of these, for a table that is made.
 
     Raises:
         ForeignTable: a table that this project did not make stands there.
@@ -241,13 +258,15 @@ def ensure(work: Work, entity: Entity, table: TableName, schema: pa.Schema, *, c
     handle = work.engine.find(uri)
     if handle is None:
         own = table == entity.table
-        properties = table_properties(work, entity, change_feed=change_feed) | {"lakehouse.destination": str(table)}
+        made = table_properties(work, entity, change_feed=change_feed) | {"lakehouse.destination": str(table)}
+        made |= {"delta.dataSkippingStatsColumns": ",".join(indexed)} if _can_be_named(indexed) else {}
+        made |= properties or {}
         spec = TableSpec(
             with_comments(schema, entity.lakehouse.columns),
             tuple(entity.partition_cols) if own else (),
-            properties,
-            entity.comment if own else about_quarantine(entity),
-            tuple(entity.lakehouse.cluster_by) if own and properties["lakehouse.writers"] == "spark" else (),
+            made,
+            entity.comment if own else about(entity, table),
+            tuple(entity.lakehouse.cluster_by) if own and made["lakehouse.writers"] == "spark" else (),
         )
         return work.engine.create(uri, spec)
     check_ours(handle, table)
@@ -256,9 +275,16 @@ def ensure(work: Work, entity: Entity, table: TableName, schema: pa.Schema, *, c
     return work.engine.add_columns(handle, new) if new else handle
 
 
-def about_quarantine(entity: Entity) -> str:
-    """The comment of the table of rows that broke a rule."""
+def about(entity: Entity, table: TableName) -> str:
+    """The comment of a table that stands beside an entity's own."""
+    if table == entity.table.changes:
+        return f"The log of {entity.table}: every event, correction and retraction, append-only"
     return f"Rows of {entity.table} that broke a rule, and which"
+
+
+def _can_be_named(columns: Sequence[str]) -> bool:
+    """Whether a table's property can list these columns: there is something to list, and no name has a mark in it."""
+    return bool(columns) and all(re.fullmatch(r"[A-Za-z_]\w*", name) for name in columns)
 
 
 def target_of(work: Work, entity: Entity, plan: Plan, schema: pa.Schema, *, change_feed: bool) -> Handle:
@@ -313,6 +339,18 @@ def feeding(work: Work, table: TableName) -> tuple[Entity, ...]:
         if table in (name, name.quarantine, name.changes):
             return entities
     return ()
+
+
+def written_with(work: Work, table: TableName) -> tuple[TableName, ...]:
+    """A destination and the tables that are written together with it, as far as they exist."""
+    kinds = {entity.kind for entity in work.catalog.destinations.get(table, ())}
+    sides = (table.quarantine,) if kinds else ()
+    return (table, *sides, *((table.changes,) if "history" in kinds else ()))
+
+
+def numbered(entity: Entity) -> TableName:
+    """The table whose commits carry the numbers of a feed: the log, where the entity's table is made from one."""
+    return entity.table.changes if entity.kind == "history" else entity.table
 
 
 def is_read(work: Work, table: TableName) -> bool:

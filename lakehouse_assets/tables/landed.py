@@ -98,6 +98,14 @@ def _wider(work: Work, entity: Entity, plan: Plan) -> Entity:
     return entity.model_copy(update={"source_schema": ddl(pa.schema([*declared, *more]))})
 
 
+def received(work: Work, feed: Feed, plan: Plan, source: Source, misfits: quarantine.Spool) -> pa.RecordBatchReader:
+    """The rows of a batch as they are landed; those that do not fit their columns go to `misfits` meanwhile."""
+    start, end = dict(plan.start), dict(plan.end)
+    columns = pa.schema([*source.columns(start, end), *ROW_FIELDS, INGESTED_AT])
+    rows = _rows(work, feed, plan, columns, misfits, source.read(start, end))
+    return pa.RecordBatchReader.from_batches(columns, rows)
+
+
 def _write(work: Work, feed: Feed, plan: Plan, source: Source) -> Outcome:
     start, end = dict(plan.start), dict(plan.end)
     columns = pa.schema([*source.columns(start, end), *ROW_FIELDS, INGESTED_AT])

@@ -24,7 +24,7 @@ from lakehouse_assets.lake.names import BATCHES
 from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.lake.values import Commit
 from lakehouse_assets.tables import view
-from lakehouse_assets.tables.base import Work, check_ours
+from lakehouse_assets.tables.base import Work, check_ours, written_with
 
 T = TypeVar("T")
 TARGET_BYTES = 128 << 20
@@ -132,7 +132,7 @@ def maintain(
         dry_run: only look what there is to do.
     """
     for table in tables:
-        for name in _with_others(work, table):
+        for name in written_with(work, table):
             try:
                 found = _upkeep(work, name, max(retention, YOUNGEST), dry_run=dry_run)
             except LakehouseError as error:
@@ -189,7 +189,7 @@ def compact(work: Work, table: TableName, *, target_bytes: int = TARGET_BYTES) -
     def once(name: TableName) -> Commit:
         return _compacted(work, name, target_bytes)[0]
 
-    done = {name: _retrying(once, name) for name in _with_others(work, table)}
+    done = {name: _retrying(once, name) for name in written_with(work, table)}
     return {name: commit for name, commit in done.items() if commit.version >= 0}
 
 
@@ -217,7 +217,7 @@ def vacuum(
     """
     return tuple(
         _vacuumed(work, name, handle, max(retention, youngest))
-        for name in _with_others(work, table)
+        for name in written_with(work, table)
         if (handle := _maintained(work, name)) is not None
     )
 
@@ -231,13 +231,6 @@ def _vacuumed(work: Work, table: TableName, handle: Handle, wanted: timedelta, *
     hours = math.ceil((kept + ahead if ahead > MARGIN else kept) / timedelta(hours=1))
     deleted = handle.stale(hours) if dry_run else work.engine.vacuum(handle, hours)
     return Vacuumed(table, tuple(deleted), timedelta(hours=hours), holds)
-
-
-def _with_others(work: Work, table: TableName) -> tuple[TableName, ...]:
-    """A table and all that is written with it."""
-    kinds = {entity.kind for entity in work.catalog.destinations.get(table, ())}
-    quarantine = (table.quarantine,) if kinds else ()
-    return (table, *quarantine, *([table.changes] if "history" in kinds else []))
 
 
 def _present(work: Work, table: TableName) -> Handle:

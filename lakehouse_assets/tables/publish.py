@@ -14,7 +14,7 @@ from lakehouse_assets.lake.values import Card
 from lakehouse_assets.sources.base import Notice
 from lakehouse_assets.sql.parse import parse_query, tables
 from lakehouse_assets.tables import view
-from lakehouse_assets.tables.base import Work, about_quarantine, feeding
+from lakehouse_assets.tables.base import Work, about, feeding, written_with
 
 
 def publish(work: Work, table: TableName) -> list[Notice]:
@@ -35,10 +35,10 @@ def cards(work: Work, table: TableName) -> Iterator[Card]:
     """What is to be known, tables first; of tables that an uploader writes, too, where `table` reads them."""
     uploaded = [name for name in view.stored(work, table) if _is_uploaded(work, name)]
     for name in (*uploaded, table):
-        yield of_table(work, name)
-        yield of_table(work, name.quarantine)
+        for part in written_with(work, name):
+            yield of_table(work, part)
     yield Card(work.uri(BATCHES))
-    told = {table, table.quarantine, *uploaded}
+    told = {*written_with(work, table), *uploaded}
     for name in work.catalog.order():
         if view.is_view(work, name) and told.intersection(view.stored(work, name)):
             yield of_view(work, name)
@@ -48,7 +48,7 @@ def of_table(work: Work, name: TableName) -> Card:
     """What the entities of a table, or of the table that a quarantine belongs to, say."""
     feeds = feeding(work, name)
     own = next((feed.comment for feed in feeds if feed.comment), None)
-    comment = own if name == feeds[0].table else about_quarantine(feeds[0])
+    comment = own if name == feeds[0].table else about(feeds[0], name)
     return Card(work.uri(name), comment, _columns(feeds), _tags(feeds))
 
 

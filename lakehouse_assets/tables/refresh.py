@@ -25,14 +25,14 @@ from lakehouse_assets.lake.names import FeedName
 from lakehouse_assets.lake.plans import Ledger, Plan
 from lakehouse_assets.lake.storage import check_writable
 from lakehouse_assets.sources.base import Notice, Past
-from lakehouse_assets.tables import conformed, landed, query
-from lakehouse_assets.tables.base import Draft, Feed, Idle, Outcome, Work, check_ours
+from lakehouse_assets.tables import conformed, history, landed, query
+from lakehouse_assets.tables.base import Draft, Feed, Idle, Outcome, Work, check_ours, numbered
 from lakehouse_assets.tables.publish import publish
 from lakehouse_assets.tables.rules import Recipe
 
 T = TypeVar("T")
 
-KINDS: Mapping[str, ModuleType] = {"landed": landed, "conformed": conformed, "query": query}
+KINDS: Mapping[str, ModuleType] = {"landed": landed, "conformed": conformed, "history": history, "query": query}
 """Kind -> the module that drafts and writes it; views are not written at all."""
 ATTEMPTS = 6
 """How often a batch is tried again when another process commits first."""
@@ -53,7 +53,12 @@ def refresh(work: Work, table: TableName, *, rebuild: bool = False) -> Iterator[
     if not feeds:
         return
     check_writable(work.lake.root)
-    if rebuild:
+    if feeds[0].kind == "history":
+        if (outcome := _retrying(history.catch_up, work, feeds, rebuild)) is not None:
+            yield outcome
+        if rebuild:
+            _retrying(_plan_changed_streams, work, feeds)
+    elif rebuild:
         _retrying(_plan_rebuild, work, feeds)
     for entity in _replacing_first(work, feeds):
         while (outcome := _retrying(_step, work, entity)) is not None:
@@ -156,7 +161,8 @@ def _step(work: Work, entity: Entity) -> Outcome | None:
 
 def _replayable(work: Work, feed: Feed, plan: Plan) -> bool:
     """Whether an interrupted plan can still be made; only what stands outside the lake can have changed."""
-    return feed.entity.kind != "landed" or landed.replayable(work, feed, plan)
+    outside = feed.entity.reads_outside and feed.entity.source_format != "delta"
+    return not outside or landed.replayable(work, feed, plan)
 
 
 def _only_quarantine_left(work: Work, feed: Feed) -> bool:
@@ -201,15 +207,25 @@ def _plan_rebuild(work: Work, feeds: Sequence[Entity]) -> None:
     ledger.record(first, *plans[1:])
 
 
+def _plan_changed_streams(work: Work, feeds: Sequence[Entity]) -> None:
+    """Record that feeds of a log whose stream is another one now are read from its start: copies count once."""
+    for entity in feeds:
+        opened = _open(work, entity)
+        if opened.pending is None and history.is_another(work, opened.feed):
+            draft = history.draft(work, _rebuilt(opened.feed, False))
+            if isinstance(draft, Draft):
+                opened.ledger.record(_planned(work, opened.feed, draft, opened.ledger))
+
+
 def _rebuilt(feed: Feed, first: bool) -> Feed:
     return replace(feed, rebuild=True, starts_over=first)
 
 
 def _open(work: Work, entity: Entity, *, checked: bool = True) -> Opened:
     """A feed as it stands; unless `checked`, also where table and plans disagree (a rebuild mends that)."""
-    target = work.engine.find(work.uri(entity.table))
+    target = work.engine.find(work.uri(numbered(entity)))
     if target is not None:
-        check_ours(target, entity.table)
+        check_ours(target, numbered(entity))
         work.engine.refuse_writers(target)
     elif entity.lakehouse.writers:
         work.engine.refuse_writer(entity.lakehouse.writers, work.uri(entity.table))
@@ -254,8 +270,8 @@ def _check_foreign(work: Work, entity: Entity, target: Handle | None, last: Plan
     """Raise `ForeignCommit` if somebody else changed rows of the table or its quarantine since the last plan."""
     if target is None or last is None or work.accept_foreign:
         return
-    box = work.engine.find(work.uri(entity.table.quarantine))
-    looked = [(entity.table, target, last.target_version)]
+    box = work.engine.find(work.uri(entity.table.quarantine)) if entity.kind != "history" else None
+    looked = [(numbered(entity), target, last.target_version)]
     looked += [(entity.table.quarantine, box, last.quarantine_version)] if box is not None else []
     for name, handle, since in looked:
         for version in handle.foreign_commits(since, handle.version):
@@ -285,7 +301,8 @@ def _same_or_mended(work: Work, entity: Entity, plan: Plan, ledger: Ledger) -> P
     """An interrupted plan as it was, or, if no table carries it yet and the rules were mended, with the new rules."""
     if entity.kind == "query":
         return plan
-    recipe = conformed.recipe_of(work, entity) if entity.kind == "conformed" else Recipe.of(entity).record()
+    reads_table = entity.kind == "conformed" or (entity.kind == "history" and not history.lands(entity))
+    recipe = conformed.recipe_of(work, entity) if reads_table else Recipe.of(entity).record()
     if plan.recipe_hash == Plan.hash_of(recipe):
         return plan
     if recipe.get("view") != plan.recipe.get("view") or _carried_by_quarantine(work, entity, plan.feed) >= plan.number:

@@ -28,6 +28,8 @@ EXAMPLES = 3
 """How many rows are shown for a broken rule."""
 UPSTREAM = "_upstream"
 """The quarantine's column with the upstream row as received."""
+_EVENTS = ("sequence_by", "where", "apply_as_deletes", "apply_as_truncates")
+"""The fields of `apply_changes` that look at one event."""
 _ACTIONS = ("expect_all", "expect_all_or_drop", "expect_all_or_fail")
 
 
@@ -41,28 +43,34 @@ class Recipe:
         quarantine: whether broken rows are kept.
         rescue: whether values that do not fit are kept beside their row; recorded, because a row of which a replay
             thought otherwise would be in the quarantine and in the table.
+        changes: what `apply_changes` says about single events.
     """
 
     select: tuple[str, ...] = ()
     rules: Mapping[str, Mapping[str, str]] | None = None
     quarantine: bool = False
     rescue: bool = False
+    changes: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, entity: Entity) -> Recipe:
         """The recipe of an entity as it stands now."""
         rules = {action: dict(getattr(entity.expectations, action)) for action in _ACTIONS}
-        return cls(tuple(entity.select_expr), rules, entity.is_quarantined, entity.lakehouse.evolution == "rescue")
+        rescue = entity.lakehouse.evolution == "rescue"
+        changes = {name: getattr(entity.apply_changes, name) for name in _EVENTS} if entity.apply_changes else None
+        return cls(tuple(entity.select_expr), rules, entity.is_quarantined, rescue, changes)
 
     @classmethod
     def recorded(cls, recipe: Mapping[str, Any]) -> Recipe:
         """The recipe that a plan recorded."""
-        return cls(tuple(recipe["select"]), recipe["rules"], recipe["quarantine"], recipe.get("rescue", False))
+        more = {name: recipe[name] for name in ("rescue", "changes") if name in recipe}
+        return cls(tuple(recipe["select"]), recipe["rules"], recipe["quarantine"], **more)
 
     def record(self) -> dict[str, Any]:
         """The recipe as a plan records it."""
         known = {"select": list(self.select), "rules": self.rules, "quarantine": self.quarantine}
-        return known | ({"rescue": True} if self.rescue else {})
+        known |= {"rescue": True} if self.rescue else {}
+        return known | ({"changes": dict(self.changes)} if self.changes else {})
 
     @property
     def passes_all(self) -> bool:
@@ -131,10 +139,11 @@ class Judged:
         broken = [f"NOT coalesce(({sql}), false) AS _broken_{i}" for i, (_, _, sql) in enumerate(self._rules)]
         sql = f"SELECT {', '.join(['*', *broken])} FROM ({selected}) AS selected"
         self.relation = engine.query(sql, {"upstream": rows})
-        hidden = {UPSTREAM, *self._flags()}
+        hidden = {UPSTREAM, *self.flags()}
         self.schema = pa.schema([f for f in engine.schema(self.relation) if f.name not in hidden])
 
-    def _flags(self) -> list[str]:
+    def flags(self) -> list[str]:
+        """The columns of `relation` that tell of each cast and rule whether the row speaks against it."""
         return [f"_cast_{i}" for i in range(len(self._casts))] + [f"_broken_{i}" for i in range(len(self._rules))]
 
     @contextmanager
@@ -148,7 +157,7 @@ class Judged:
             with self._engine.held(self.relation) as rows:
                 yield Held(rows, rows)
             return
-        flagged = f"SELECT * FROM judged WHERE {' OR '.join(self._flags()) or 'false'}"
+        flagged = f"SELECT * FROM judged WHERE {' OR '.join(self.flags()) or 'false'}"
         with self._engine.held(self._engine.query(flagged, {"judged": self.relation})) as suspects:
             yield Held(self.relation, suspects)
 
@@ -158,7 +167,7 @@ class Judged:
         Raises:
             ExpectationFailed: a row broke an `expect_all_or_fail` rule.
         """
-        sums = [f"count_if({flag}) AS {flag}" for flag in self._flags()]
+        sums = [f"count_if({flag}) AS {flag}" for flag in self.flags()]
         fates = [f"count_if({self._quarantined()}) AS quarantined", f"count_if({self._dropped()}) AS dropped"]
         row = self._sums(held.rows, ["count(*) AS rows_in"]) | self._sums(held.suspects, [*fates, *sums])
         verdicts = [self._verdict(held, row, i, rule) for i, rule in enumerate(self._rules)]
@@ -200,16 +209,27 @@ class Judged:
 
     def broken(self, held: Held, extra: Mapping[str, str], params: Mapping[str, object]) -> Relation:
         """The rows that go to quarantine, with `_reasons`, `_upstream` and `extra` (SQL expressions by column)."""
-        names = [f"cast_failed:{column}" for column in self._casts] + [name for _, name, _ in self._rules]
-        cases = ", ".join(
-            f"CASE WHEN {flag} THEN {text_literal(name)} END" for flag, name in zip(self._flags(), names, strict=True)
-        )
+        cases = ", ".join(f"CASE WHEN {flag} THEN {text_literal(name)} END" for flag, name in self.reasons().items())
         reasons = f"filter(array({cases}), reason -> reason IS NOT NULL)" if cases else "array('')"
         columns = [quoted(name) for name in self.schema.names]
         columns += [f"{reasons} AS _reasons", UPSTREAM]
         columns += [f"{sql} AS {name}" for name, sql in extra.items()]
         sql = f"SELECT {', '.join(columns)} FROM judged WHERE {self._quarantined()}"
         return self._engine.query(sql, {"judged": held.suspects}, params)
+
+    def reasons(self) -> dict[str, str]:
+        """Flag -> the reason that it is."""
+        names = [f"cast_failed:{column}" for column in self._casts] + [name for _, name, _ in self._rules]
+        return dict(zip(self.flags(), names, strict=True))
+
+    def deciding(self) -> list[str]:
+        """The flags that keep a row out of the target; the others are only counted."""
+        actions = ("expect_all", "expect_all_or_drop") if self.recipe.quarantine else ("expect_all_or_drop",)
+        return [f"_cast_{i}" for i in range(len(self._casts))] + self._broken_by(*actions)
+
+    def dropped(self) -> str:
+        """The condition that a row is dropped."""
+        return self._dropped()
 
     def _quarantined(self) -> str:
         flags = [f"_cast_{i}" for i in range(len(self._casts))]

@@ -30,7 +30,6 @@ def test_apply_changes_needs_keys():
         ({"stored_as_scd_type": 2, "track_history_column_list": ["id", "a"]}, "names the primary keys"),
         ({"column_list": ["id", "a", "A"]}, "given twice"),
         ({"column_list": ["id", "__START_AT"]}, "project's own"),
-        ({"stored_as_scd_type": 2, "apply_as_truncates": "op = 't'"}, "truncate"),
         ({"flow_name": "a b"}, "feed name"),
     ],
     ids=str,

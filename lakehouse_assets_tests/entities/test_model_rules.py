@@ -248,7 +248,6 @@ def test_scd_types_that_do_not_exist(given):
         ),
         ({"track_history_column_list": ["a"]}, "track_history_column_list", "type 1 keeps no history"),
         ({"track_history_except_column_list": ["a"]}, "track_history_except_column_list", "type 1 keeps no history"),
-        ({"stored_as_scd_type": 2, "apply_as_truncates": "t"}, "apply_as_truncates", "truncate has no meaning"),
         ({"column_list": []}, "column_list", "is empty"),
         ({"ignore_null_updates_column_list": []}, "ignore_null_updates_column_list", "is empty"),
         ({"column_list": ["id", "a", "A"]}, "column_list", "'A' is given twice"),

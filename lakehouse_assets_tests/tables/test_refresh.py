@@ -119,14 +119,13 @@ def test_a_kind_of_a_later_version_says_so(tmp_path):
         + """
   - entity_id: h
     source: bronze.t
-    source_format: dlt
+    source_format: asof
     destination: silver.h
-    primary_keys: [id]
-    apply_changes: {sequence_by: id, stored_as_scd_type: 2}
+    lakehouse: {tables: [bronze.t, bronze.t]}
 """
     )
     it = Lab(tmp_path / "lake", yaml)
-    with pytest.raises(NotRunnable, match=r"entity 'h' \(silver.h\) is a table of kind 'history'"):
+    with pytest.raises(NotRunnable, match=r"entity 'h' \(silver.h\) is a table of kind 'asof'"):
         feeds_of(it.work, TableName("silver", "h"))
 
 
