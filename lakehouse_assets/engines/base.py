@@ -210,6 +210,16 @@ class Engine(ABC):
             ConcurrentWriter: somebody committed since the handle was opened.
         """
 
+    def take_apart(self, handle: Handle) -> Commit:
+        """Rewrite files that hold open and closed rows of a table with history, if that is worth it; no row changes.
+
+        An engine whose merges skip rows by other means does nothing.
+
+        Raises:
+            ConcurrentWriter: somebody committed since the handle was opened.
+        """
+        return Commit(handle.version, skipped=True)
+
     @abstractmethod
     def vacuum(self, handle: Handle, retention_hours: int) -> list[str]:
         """Delete files that no version of the last hours names."""

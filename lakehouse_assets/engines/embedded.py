@@ -12,14 +12,14 @@ import os
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pyarrow as pa
 
-from lakehouse_assets.engines import duckdb_stores
+from lakehouse_assets.engines import apart, duckdb_stores
 from lakehouse_assets.engines.arrow_inputs import BATCH_ROWS, Input, OverArrow, inputs_of, passed_on
 from lakehouse_assets.engines.arrow_types import canonical, check_readable
 from lakehouse_assets.engines.base import OPERATION, Appender, Changes, Engine, Handle, Relation
@@ -187,6 +187,8 @@ class EmbeddedEngine(Engine):
         table = self._table(handle)
         if partitions is not None and not partitions:
             return table.append_files([], number)
+        if partitions is None and apart.column_of(table):
+            return self._write_apart(table, relation, lambda files: table.replace_files(files, number))
         predicate = "true" if partitions is None else partitions_predicate(partitions, Quotes(quoted, literal))
         return table.overwrite(self._fitted(relation, table, table.schema), number, predicate)
 
@@ -205,8 +207,25 @@ class EmbeddedEngine(Engine):
     def _rebuild(self, handle: Handle, relation: Relation, columns: pa.Schema, number: Number) -> Commit:
         table, columns = self._table(handle), plain(columns)
         if columns.equals(plain(table.schema), check_metadata=True):
-            return table.overwrite(self._fitted(relation, table, table.schema), number)
+            return self._replace(handle, relation, number, None)
         return table.overwrite_schema(self._fitted(relation, table, columns), number)
+
+    def _write_apart(
+        self, table: DeltaTable, relation: Relation, commit: Callable[[Sequence[DataFile]], Commit]
+    ) -> Commit:
+        """Write rows into files for open and for closed ones, and commit these."""
+        duck = cast(DuckRelation, relation)
+        compare(duck.columns, table.schema, table.uri)
+        ordered = replace(duck, sql=f"SELECT * FROM ({duck.sql}) ORDER BY {apart.order(table)}", plain=None)
+        stage = apart.Apart(table)
+        try:
+            for batch in self._fitted(ordered, table, table.schema):
+                stage.write(batch)
+            files = stage.finish()
+        except BaseException:
+            stage.discard()
+            raise
+        return commit(files)
 
     def _fitted(self, relation: Relation, table: DeltaTable, columns: pa.Schema) -> pa.RecordBatchReader:
         """The relation's rows in the order of `columns`, or `SchemaDrift` before anything is read."""
@@ -220,6 +239,9 @@ class EmbeddedEngine(Engine):
     def compact(self, handle: Handle, target_bytes: int) -> Commit:
         table = self._table(handle)
         table.refuse_features()
+        number = Number(MAINTENANCE, table.number(MAINTENANCE) + 1)
+        if apart.column_of(table):
+            return self.take_apart(table)
         old = table.scattered(target_bytes)
         if not old:
             return Commit(table.version, skipped=True)
@@ -227,10 +249,18 @@ class EmbeddedEngine(Engine):
         try:
             for batch in self._stream(self._scan(table, old)):
                 stage.write(batch)
-            return stage.rewrite(old, Number(MAINTENANCE, table.number(MAINTENANCE) + 1))
+            return stage.rewrite(old, number)
         except BaseException:
             stage.discard()
             raise
+
+    def take_apart(self, handle: Handle) -> Commit:
+        table = self._table(handle)
+        old = apart.mixed(table)
+        if not old:
+            return Commit(table.version, skipped=True)
+        number = Number(MAINTENANCE, table.number(MAINTENANCE) + 1)
+        return self._write_apart(table, self._scan(table, old), lambda new: table.rewrite_files(old, new, number))
 
     def vacuum(self, handle: Handle, retention_hours: int) -> list[str]:
         return self._table(handle).vacuum(retention_hours)

@@ -80,7 +80,13 @@ class DeltaTable(TableAt):
             )
 
     def _commit_files(
-        self, old: Sequence[DataFile], new: Sequence[DataFile], number: Number, *, changes_data: bool
+        self,
+        old: Sequence[DataFile],
+        new: Sequence[DataFile],
+        number: Number,
+        *,
+        changes_data: bool,
+        held: Mapping[str, int | None] | None = None,
     ) -> Commit:
         from deltalake.transaction import AddAction, RemoveAction
 
@@ -101,7 +107,13 @@ class DeltaTable(TableAt):
                 commit_properties=self._properties(number, retries=None if changes_data else 0),
             )
 
-        return self._once(commit, number)
+        return self._once(commit, number, held=held)
+
+    def replace_files(self, new: Sequence[DataFile], number: Number) -> Commit:
+        """Replace all rows by those of Parquet files that were written beforehand."""
+        self._refuse_odd_paths()
+        held = {file.path: file.rows for file in self.files()}
+        return self._commit_files(self.files(), new, number, changes_data=True, held=held)
 
     def overwrite(self, data: pa.RecordBatchReader, number: Number, predicate: str = "true") -> Commit:
         """Replace the rows that `predicate` selects by `data` (`"true"`: all), in one commit.

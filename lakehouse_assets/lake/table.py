@@ -93,6 +93,17 @@ class TableAt:
         actions = self._adds()
         return data_files(self.uri, self.file_root(), actions, self.partition_by, bounds or {})
 
+    def null_counts(self, column: str) -> dict[str, int]:
+        """Path of a live file -> how many of its rows have NULL in a column (`a.b`: a field), where its log says so."""
+        actions, root = self._adds(), self.file_root()
+        if f"null_count.{column}" not in actions.schema.names:
+            return {}
+        counts = actions.column(f"null_count.{column}").to_pylist()
+        paths = actions.column("path").to_pylist()
+        return {
+            f"{root}/{unquote(path)}": count for path, count in zip(paths, counts, strict=True) if count is not None
+        }
+
     def weight(self) -> tuple[int, int]:
         """The number of live files, and their bytes."""
         sizes = self._adds().column("size_bytes").to_pylist()

@@ -38,6 +38,7 @@ WRITES: Mapping[str, str] = {
     "rebuild": "rebuild",
     "set_properties": "set properties",
     "compact": "compact",
+    "take_apart": "take apart",
     "vacuum": "vacuum",
     "checkpoint": "checkpoint",
     "publish": "publish",

@@ -10,20 +10,20 @@ What belongs here: which keys are looked at, what differs, the commits. What doe
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 
 from lakehouse_assets.engines.base import OPERATION, Handle, Relation
 from lakehouse_assets.entities.model import Entity, TableName
-from lakehouse_assets.errors import ForeignCommit
+from lakehouse_assets.errors import ConcurrentWriter, ForeignCommit
 from lakehouse_assets.lake.names import FeedName
 from lakehouse_assets.lake.values import Commit, Number, Within
 from lakehouse_assets.sql.expand import quoted, text_literal
 from lakehouse_assets.sql.scd import listed, not_before, same_keys, unpacked
 from lakehouse_assets.tables import history_quarantine
-from lakehouse_assets.tables.base import Work, check_ours, ensure, new_fields
+from lakehouse_assets.tables.base import Work, check_ours, ensure, new_fields, with_comments
 from lakehouse_assets.tables.conformed import padded
 from lakehouse_assets.tables.history_events import EFFECTIVE, ROWWISE, TOUCHING, History
 from lakehouse_assets.tables.history_shape import check_drift, declared, shape_of, target_schema
@@ -176,7 +176,8 @@ class _Derivation:
         if (kept := history_quarantine.whole(self.work, self.entity, self.history, number)) is not None:
             commits[self.table.quarantine] = kept
         rows = padded(self.engine, self.history.rows(self.history.events(self.history.facts)), self.columns)
-        commits[self.table] = self.engine.rebuild(target, rows, self.columns, number)
+        columns = with_comments(self.columns, self.entity.lakehouse.columns)
+        commits[self.table] = self.engine.rebuild(target, rows, columns, number)
         self._declare()
         return Derived(self.log.version, commits)
 
@@ -185,6 +186,13 @@ class _Derivation:
         made = self.engine.find(self.work.uri(self.table))
         if made is not None and any(made.properties.get(name) != value for name, value in self.properties.items()):
             self.engine.set_properties(made, self.properties)
+
+    def _tidy(self) -> None:
+        """Keep open rows in files of their own; somebody else who writes meanwhile is not in the way."""
+        made = self.engine.find(self.work.uri(self.table))
+        if made is not None and self.shape.scd == 2:
+            with suppress(ConcurrentWriter):
+                self.engine.take_apart(made)
 
     # the keys that changed
 
@@ -204,6 +212,7 @@ class _Derivation:
             change = opened.enter_context(held(self._difference(history.rows(events), old)))
             within, report = self._reach(change, old, late_count)
             commits[self.table] = self.engine.merge(target, change, self.shape.row_keys, number, within)
+        self._tidy()
         return Derived(self.log.version, commits, report, count)
 
     def _first(self, new: Relation) -> Relation:
