@@ -29,13 +29,14 @@ from lakehouse_assets.lake.storage import Storage
 from lakehouse_assets.prove.pace import measure, paced
 from lakehouse_assets.prove.points import Kill, Points, watched
 from lakehouse_assets.settings import Settings
-from lakehouse_assets.tables.base import Work
+from lakehouse_assets.tables.base import Work, numbered, written_with
 from lakehouse_assets.tables.maintenance import maintain
 from lakehouse_assets.tables.refresh import feeds_of, refresh
 
 Job = dict[str, Any]
-IGNORED = ("_batch",)
-"""Columns in which equal tables may differ: numbers that a rebuild which was never planned did not use up."""
+IGNORED = frozenset({"_batch", "_event", "_refers", "_origin"})
+"""Columns in which equal tables may differ: numbers that a rebuild which was never planned did not use up, and ids and
+versions of upstream tables, which go by such numbers."""
 
 COMPUTED = ("query", "asof")
 """Kinds in whose tables floats may be sums, and differ in their last digits with the order of the rows."""
@@ -100,7 +101,7 @@ def _run(work: Work, tables: list[TableName], job: Job, order: Callable[[float],
     answer: dict[str, Any] = {"moved": moved, "feeds": list(_feeds(work, tables)), "tables": {}}
     for table in tables:
         exact = not any(e.kind in COMPUTED for name in work.catalog.select(f"+{table}") for e in _entities(work, name))
-        for name in (table, table.quarantine):
+        for name in written_with(work, table):
             handle = work.engine.find(work.uri(name))
             if handle is not None:
                 answer["tables"][str(name)] = {**_rows(work.engine, handle), "exact": exact}
@@ -124,8 +125,8 @@ def _refresh(work: Work, tables: list[TableName], job: Job) -> None:
 def _feeds(work: Work, tables: list[TableName]) -> Iterator[Mapping[str, Any]]:
     """Each feed: the number that its table carries, that of its newest plan, and how far it has read the outside."""
     for table in tables:
-        target = work.engine.find(work.uri(table))
         for entity in feeds_of(work, table):
+            target = work.engine.find(work.uri(numbered(entity)))
             name = work.feed_name(entity)
             plan = work.book.open(name).last(name)
             yield {

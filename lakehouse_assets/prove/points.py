@@ -195,5 +195,6 @@ def watched(work: Work, points: Points) -> WatchedWork:
 
 
 def owner(table: str, tables: Mapping[str, TableName]) -> TableName | None:
-    """The table of a run whose batch a write belongs to: itself, or the one whose quarantine it is."""
-    return tables.get(table) or tables.get(table.removesuffix("_quarantine"))
+    """The table of a run whose batch a write belongs to: itself, or the one whose quarantine or log it is."""
+    sides = (table, table.removesuffix("_quarantine"), table.removesuffix("__changes"))
+    return next((tables[side] for side in sides if side in tables), None)

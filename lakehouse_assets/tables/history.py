@@ -35,7 +35,7 @@ def lands(entity: Entity) -> bool:
 def draft(work: Work, feed: Feed) -> Draft | Idle:
     """What the next batch would read.
 
-    An upstream table that was rewritten is read again as a whole: what the log has already counts once.
+    An upstream table that was rewritten is read again as a whole; what the log has already is not added again.
     """
     changes = feed.entity.apply_changes
     if changes is not None and changes.once and feed.last is not None and not feed.rebuild:
@@ -92,9 +92,12 @@ def _log(work: Work, feed: Feed, plan: Plan) -> Logged:
             rows = work.engine.from_arrow(landed.received(work, feed, plan, source, misfits))
             return history_log.append(work, feed, plan, rows, misfits, again=False, newest=newest)
     rows = _upstream_rows(work, feed, plan)
+    from_the_start = plan.start.get("version", conformed.FROM_THE_START) == conformed.FROM_THE_START
     if entity.lakehouse.history.snapshots:
         return history_snapshots.append(work, feed, plan, rows)
-    return history_log.append(work, feed, plan, rows, again=True, newest=newest)
+    return history_log.append(
+        work, feed, plan, rows, again=True, newest=newest, known=from_the_start and feed.last is not None
+    )
 
 
 def _upstream_rows(work: Work, feed: Feed, plan: Plan) -> Relation:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from lakehouse_assets.engines.base import Handle, Relation
+from lakehouse_assets.engines.base import Engine, Handle, Relation
 from lakehouse_assets.entities.model import Entity
 from lakehouse_assets.errors import ExpectationFailed, SchemaDrift
 from lakehouse_assets.lake.plans import Plan
@@ -28,6 +28,7 @@ from lakehouse_assets.tables.history_shape import (
     Order,
     check_sequence,
     event_columns,
+    has_map,
     is_fact,
     sequence_of,
 )
@@ -63,6 +64,7 @@ def append(
     again: bool,
     newest: object = None,
     also: Also | None = None,
+    known: bool = False,
 ) -> Logged:
     """Judge received rows by the plan's recipe and append them to the log, in the one commit that has its number.
 
@@ -71,6 +73,7 @@ def append(
         again: whether `rows` may be read several times.
         newest: the newest sequence that the log knew before, where the entity has a horizon.
         also: makes further facts out of those of the rows.
+        known: the log may have events among these already: these are left out.
 
     Raises:
         ExpectationFailed: a row broke a rule that stops the run; nothing was written.
@@ -92,6 +95,8 @@ def append(
         if misfits is not None and misfits.count:
             facts = together(engine, padded(engine, facts, columns), _misfit_facts(work, plan, misfits, columns))
         log = open_log(work, entity, columns)
+        if known:
+            facts = _unknown(engine, padded(engine, facts, log.schema), log, said)
         check_invalid(work, entity, facts, log)
         commit = engine.append(log, padded(engine, facts, log.schema), plan.as_number)
     fates = "count_if(NOT _filtered AND size(_reasons) > 0) AS quarantined, count_if(_filtered) AS filtered"
@@ -119,6 +124,14 @@ def _fresh(work: Work, entity: Entity) -> Handle:
     handle = work.engine.find(work.uri(entity.table.changes))
     assert handle is not None, "the log was there a moment ago"
     return handle
+
+
+def _unknown(engine: Engine, facts: Relation, log: Handle, said: Facts) -> Relation:
+    """The facts whose events the log does not have yet."""
+    comparable = [name for name in said.columns if not has_map(said.judged.schema.field(name).type)]
+    same = " AND ".join(f"n.{quoted(name)} <=> l.{quoted(name)}" for name in (*comparable, "_operation", "_feed"))
+    sql = f"SELECT n.* FROM facts AS n LEFT ANTI JOIN log AS l ON {same} AND l._fact = 'event'"
+    return engine.query(sql, {"facts": facts, "log": engine.read(log)})
 
 
 def open_log(work: Work, entity: Entity, columns: pa.Schema) -> Handle:

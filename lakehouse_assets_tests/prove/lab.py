@@ -62,6 +62,16 @@ delta_live_store:
   - {entity_id: dropped, source: bronze.found, source_format: dlt, destination: silver.found, expectations: {expect_all_or_drop: {positive: n > 0}}}
   - {entity_id: widened, source: bronze.wider, source_format: dlt, destination: silver.wider}
   - {entity_id: replaced, source: bronze.whole, source_format: dlt, destination: silver.names, select_expr: [k, upper(name) AS name]}
+  - entity_id: versions
+    source: bronze.orders
+    source_format: dlt
+    destination: silver.versions
+    primary_keys: [k]
+    is_quarantined: true
+    expectations: {expect_all: {small: v < 90}}
+    apply_changes: {sequence_by: id, stored_as_scd_type: 2, apply_as_deletes: v % 7 = 0, except_column_list: [id]}
+  - {entity_id: newest, source: silver.orders, source_format: dlt, destination: silver.newest, primary_keys: [k], apply_changes: {sequence_by: "struct(v, id)", ignore_null_updates: true}}
+  - {entity_id: of_versions, source: "SELECT k, count(*) AS n FROM silver.versions GROUP BY k", source_format: sql, destination: gold.versions, primary_keys: [k], lakehouse: {refresh_key: [k]}}
   - {entity_id: broken, source: silver.orders_quarantine, source_format: dlt, destination: silver.broken, select_expr: [id, k, _reasons AS reasons]}
   - {entity_id: seen, source: "SELECT k, v FROM silver.orders WHERE v > 20", source_format: sql, destination: silver.large, destination_type: view}
   - {entity_id: over_view, source: silver.large, source_format: dlt, destination: silver.copied}

@@ -25,7 +25,8 @@ def test_every_kind_and_source_survives_kills(tmp_path: Path, seed: int) -> None
     furnish(tmp_path)
     with prover(tmp_path, EVERY, seed=seed) as it:
         points = it.points()
-        assert {point.step for point in points} == {*WRITES.values(), "plan"} - {"publish"}  # what Spark alone does
+        seldom = {"publish", "set properties"}  # what Spark alone does, and what a changed declaration does
+        assert {point.step for point in points} == {*WRITES.values(), "plan"} - seldom
         assert {point.table for point in points} >= {str(table) for table in it.proof.tables} - {"silver.large"}
         trials = [it.trial(point) for point in sample(points, 3, seed)]
     assert not wrong(trials)
