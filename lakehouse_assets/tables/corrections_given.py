@@ -23,7 +23,8 @@ from lakehouse_assets.sql.scd import EVENT
 from lakehouse_assets.sql.types import spark_type
 from lakehouse_assets.tables.base import Work
 from lakehouse_assets.tables.history_log import REFERS
-from lakehouse_assets.tables.history_shape import event_columns
+from lakehouse_assets.tables.history_shape import LANDING, event_columns
+from lakehouse_assets.tables.rules import UPSTREAM
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,15 @@ def patched(work: Work, columns: Sequence[str], rows: Relation, patch: Sequence[
     """The rows with `column = expression` applied."""
     made = assignments(patch, columns)
     items = [f"{made.get(name, quoted(name))} AS {quoted(name)}" for name in columns]
+    items += _landing(work, rows, "rows")
     return work.engine.query(f"SELECT {', '.join(items)}, {EVENT} AS {REFERS} FROM rows", {"rows": rows})
+
+
+def _landing(work: Work, rows: Relation, alias: str) -> list[str]:
+    """Where and when the rows were landed, by which a sequence may go."""
+    received = work.engine.schema(rows).field(UPSTREAM).type
+    names = [field.name for field in received if field.name in LANDING]
+    return [f"{alias}.{UPSTREAM}.{quoted(name)} AS {quoted(name)}" for name in names]
 
 
 def assignments(patch: Sequence[str], columns: Sequence[str]) -> dict[str, str]:
@@ -143,5 +152,6 @@ def from_file(work: Work, log: pa.Schema, rows: Relation, given: pa.Table) -> Re
         else f"r.{quoted(name)}"
         for name in columns
     ]
+    items += _landing(work, rows, "r")
     sql = f"SELECT {', '.join(items)}, r.{EVENT} AS {REFERS} FROM rows AS r JOIN given AS g ON r.{EVENT} = g.{EVENT}"
     return work.engine.query(sql, {"rows": rows, "given": work.engine.from_arrow(given)})

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from lakehouse_assets.engines.base import Relation
@@ -85,19 +86,17 @@ def catch_up(work: Work, feeds: Sequence[Entity], again: bool) -> Outcome | None
 
 def _log(work: Work, feed: Feed, plan: Plan) -> Logged:
     entity = feed.entity
-    newest = _newest(work, feed)
+    add = partial(history_log.append, work, feed, plan, newest=_newest(work, feed))
+    snapshots = entity.lakehouse.history.snapshots
+    also = history_snapshots.Absent(work, feed).deletes if snapshots else None
     if lands(entity):
         with work.open_source(entity) as source, quarantine.Spool() as misfits:
             source.verify(dict(plan.end), plan.incarnation)
             rows = work.engine.from_arrow(landed.received(work, feed, plan, source, misfits))
-            return history_log.append(work, feed, plan, rows, misfits, again=False, newest=newest)
-    rows = _upstream_rows(work, feed, plan)
+            return add(rows, misfits, again=False, also=also)
     from_the_start = plan.start.get("version", conformed.FROM_THE_START) == conformed.FROM_THE_START
-    if entity.lakehouse.history.snapshots:
-        return history_snapshots.append(work, feed, plan, rows)
-    return history_log.append(
-        work, feed, plan, rows, again=True, newest=newest, known=from_the_start and feed.last is not None
-    )
+    known = from_the_start and feed.last is not None and not snapshots
+    return add(_upstream_rows(work, feed, plan), again=True, also=also, known=known)
 
 
 def _upstream_rows(work: Work, feed: Feed, plan: Plan) -> Relation:

@@ -8,32 +8,24 @@ from __future__ import annotations
 
 from lakehouse_assets.engines.base import Relation
 from lakehouse_assets.errors import SourceError
-from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.sql.expand import quoted
 from lakehouse_assets.sql.scd import listed, not_before
-from lakehouse_assets.tables import history_log
 from lakehouse_assets.tables.base import Feed, Work
-from lakehouse_assets.tables.history_log import Logged
-
-
-def append(work: Work, feed: Feed, plan: Plan, rows: Relation) -> Logged:
-    """Append the rows of one or several extracts, and a delete for each key that one of them lacks.
-
-    Raises:
-        SourceError: an extract has a key twice, or is not newer than those that were read; nothing was written.
-    """
-    return history_log.append(work, feed, plan, rows, again=True, also=Absent(work, feed, plan).deletes)
 
 
 class Absent:
     """The deletes that follow from extracts."""
 
-    def __init__(self, work: Work, feed: Feed, plan: Plan) -> None:
-        self.work, self.feed, self.plan = work, feed, plan
+    def __init__(self, work: Work, feed: Feed) -> None:
+        self.work, self.feed = work, feed
         self.table = feed.entity.table
 
     def deletes(self, facts: Relation, keys: list[str], sequence: list[str]) -> Relation:
-        """Facts that delete the keys which an extract among `facts` lacks."""
+        """Facts that delete the keys which an extract among `facts` lacks.
+
+        Raises:
+            SourceError: an extract has a key twice, or is not newer than those that were read; nothing was written.
+        """
         self._check_unique(facts, keys, sequence)
         self._check_newer(facts, sequence)
         engine = self.work.engine
