@@ -13,6 +13,7 @@ import pytest
 from lakehouse_assets.engines.base import Engine
 from lakehouse_assets_tests.engines.bench import Bench
 from lakehouse_assets_tests.engines.contract_feeds import FeedContract
+from lakehouse_assets_tests.engines.contract_history import HistoryContract
 from lakehouse_assets_tests.engines.contract_queries import QueryContract
 from lakehouse_assets_tests.engines.contract_races import RaceContract
 from lakehouse_assets_tests.engines.contract_types import TypeContract
@@ -20,7 +21,9 @@ from lakehouse_assets_tests.engines.contract_upkeep import UpkeepContract
 from lakehouse_assets_tests.engines.contract_writes import WriteContract
 
 
-class EngineContract(WriteContract, TypeContract, RaceContract, FeedContract, QueryContract, UpkeepContract):
+class EngineContract(
+    WriteContract, TypeContract, RaceContract, FeedContract, QueryContract, UpkeepContract, HistoryContract
+):
     """The whole contract; a subclass gives the fixture `engine`."""
 
     @pytest.fixture
