@@ -25,6 +25,7 @@ ALLOWED = {
     "databricks": ("databricks/", "simulators/workspace/"),
     "dagster_databricks": ("databricks/",),
     "pykx": ("sources/kdb.py",),
+    "matplotlib": ("serve/timeline_png.py",),
     "kafka": ("sources/kafka.py", "simulators/kafka.py"),
     "confluent_kafka": ("sources/kafka.py", "simulators/kafka.py"),
     "adbc_driver_sqlite": ("sources/sqlite_db.py",),

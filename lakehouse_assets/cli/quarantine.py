@@ -5,7 +5,7 @@ What belongs here: arguments and printing. What does not: judging and weaving ro
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import click
 
 from lakehouse_assets.cli.history import of_lake, open_lake, table_of
 from lakehouse_assets.cli.options import format_option
-from lakehouse_assets.cli.output import cell, print_rows, say
+from lakehouse_assets.cli.output import Row, cell, print_rows, say
 from lakehouse_assets.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def requeue(
 
 def _report(table: TableName, done: Requeued, form: str, *, dry_run: bool) -> None:
     row: dict[str, Any] = {"table": str(table)} | {field: getattr(done, field) for field in REQUEUED[1:]}
-    broken: Sequence[Mapping[str, Any]] = list(done.still_broken)
+    broken = row["still_broken"] = [_short(one) for one in done.still_broken]
     if form == "table":
         _name(broken)
         row["still_broken"] = len(broken)
@@ -194,17 +194,18 @@ def _report(table: TableName, done: Requeued, form: str, *, dry_run: bool) -> No
         raise click.exceptions.Exit(1)
 
 
-def _name(broken: Iterable[Mapping[str, Any]]) -> None:
+def _name(broken: Sequence[Row]) -> None:
     """Say which rows are still broken, and why."""
-    rows = list(broken)
-    for row in rows[:BROKEN_SHOWN]:
-        say(f"still broken: {row['_event']}: {', '.join(row['_reasons'])}: {cell(_short(row))}")
-    if len(rows) > BROKEN_SHOWN:
-        say(f"… and {len(rows) - BROKEN_SHOWN:,} more; --format json names all")
+    for row in broken[:BROKEN_SHOWN]:
+        values = {name: value for name, value in row.items() if name not in FIRST}
+        say(f"still broken: {row['_event']}: {', '.join(row['_reasons'])}: {cell(values)}")
+    if len(broken) > BROKEN_SHOWN:
+        say(f"… and {len(broken) - BROKEN_SHOWN:,} more; --format json names all")
 
 
-def _short(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if not name.startswith("_")}
+def _short(row: Row) -> dict[str, Any]:
+    """The id, the reasons and the event's own columns."""
+    return {name: value for name, value in row.items() if name in FIRST or not name.startswith("_")}
 
 
 @quarantine.command()

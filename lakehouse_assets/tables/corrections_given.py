@@ -108,19 +108,21 @@ def read_corrections(path: Path) -> pa.Table:
     Raises:
         SettingsError: the file cannot be read, or has no column `_event`.
     """
+    from pyarrow import csv, json, parquet
+
     form = path.suffix.lower()
     try:
         if form == ".csv":
-            names = pa.csv.open_csv(path).schema.names
-            texts = pa.csv.ConvertOptions(
+            names = csv.open_csv(path).schema.names
+            texts = csv.ConvertOptions(
                 column_types={name: pa.string() for name in names}, strings_can_be_null=True, null_values=[""],
                 quoted_strings_can_be_null=False,
             )  # fmt: skip
-            rows = pa.csv.read_csv(path, convert_options=texts)
+            rows = csv.read_csv(path, convert_options=texts)
         elif form in (".json", ".jsonl", ".ndjson"):
-            rows = pa.json.read_json(path)
+            rows = json.read_json(path)
         elif form == ".parquet":
-            rows = pa.parquet.read_table(path)
+            rows = parquet.read_table(path)
         else:
             raise SettingsError(
                 "corrections cannot be read from such a file", value=str(path), choices=(".csv", ".json", ".parquet")

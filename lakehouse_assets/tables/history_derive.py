@@ -264,6 +264,8 @@ class _Derivation:
             return self.engine.query(sql, relations)
         after = not_before(unpacked(shape, shape.end, "t."), _qualified("x", shape.sequence))
         least, params = self._least(late, shape.sequence[0], end)
+        if shape.inherited or shape.soft:  # then a late key is made again as a whole
+            after, least, params = "true", "", {}
         sql += (
             f" UNION ALL SELECT {columns} FROM stored AS t LEFT SEMI JOIN late AS x ON {same_keys(shape, 't', 'x')} "
             f"AND {after} WHERE {end} IS NOT NULL{least}"
@@ -280,8 +282,7 @@ class _Derivation:
             without = f" LEFT ANTI JOIN late AS x ON {same_keys(shape, 'f', 'x')}"
         facts = f"SELECT * FROM new WHERE {EFFECTIVE} AND {ROWWISE}"
         sql = f"SELECT {history.as_event('f')} FROM ({facts}) AS f{without}"
-        if shape.scd == 2 or shape.inherited or shape.soft:
-            sql += f" UNION ALL SELECT {history.as_base('f')} FROM old AS f{without}"
+        sql += f" UNION ALL SELECT {history.as_base('f')} FROM old AS f{without}"
         sql += " UNION ALL SELECT * FROM again" if late is not None else ""
         return self.engine.query(sql, relations)
 

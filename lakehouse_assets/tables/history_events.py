@@ -194,6 +194,9 @@ def _told(history: History, key: Mapping[str, Any] | None) -> Relation:
     chosen = f"{ROWWISE} AND _fact IN ('event', 'correction')"
     params: dict[str, object] = {}
     for index, (name, value) in enumerate((key or {}).items()):
+        if value is None:
+            chosen += f" AND {quoted(name)} IS NULL"
+            continue
         chosen += f" AND {quoted(name)} = :key_{index}"
         params[f"key_{index}"] = value
     sql = (
