@@ -51,6 +51,7 @@ class Work:
         notify: told (entity, notices) when a feed has nothing new; otherwise notices stand in the outcome.
         accept_loss: a rebuild may lose rows that the source no longer holds.
         accept_foreign: commits of others are kept, and no longer a reason to stop.
+        remake: tables with history are made anew from their logs, so that it is no matter how they were made.
     """
 
     catalog: Catalog
@@ -62,6 +63,7 @@ class Work:
     notify: Callable[[Entity, Sequence[Notice]], None] = _unheard
     accept_loss: bool = False
     accept_foreign: bool = False
+    remake: bool = False
 
     @property
     def book(self) -> PlanBook:
@@ -279,6 +281,8 @@ def about(entity: Entity, table: TableName) -> str:
     """The comment of a table that stands beside an entity's own."""
     if table == entity.table.changes:
         return f"The log of {entity.table}: every event, correction and retraction, append-only"
+    if table == entity.table.corrections:
+        return f"What people made of quarantined rows of {entity.table}; a rebuild makes it again"
     return f"Rows of {entity.table} that broke a rule, and which"
 
 
@@ -334,9 +338,9 @@ def check_ours(handle: Handle, table: TableName) -> None:
 
 
 def feeding(work: Work, table: TableName) -> tuple[Entity, ...]:
-    """The entities that feed `table`; for a quarantine, those that feed the table it belongs to."""
+    """The entities that feed `table`; for one that stands beside another, those that feed that one."""
     for name, entities in work.catalog.destinations.items():
-        if table in (name, name.quarantine, name.changes):
+        if table in (name, name.quarantine, name.changes, name.corrections):
             return entities
     return ()
 
@@ -344,7 +348,9 @@ def feeding(work: Work, table: TableName) -> tuple[Entity, ...]:
 def written_with(work: Work, table: TableName) -> tuple[TableName, ...]:
     """A destination and the tables that are written together with it, as far as they exist."""
     kinds = {entity.kind for entity in work.catalog.destinations.get(table, ())}
-    sides = (table.quarantine,) if kinds else ()
+    sides: tuple[TableName, ...] = (table.quarantine,) if kinds else ()
+    if "conformed" in kinds and work.engine.find(work.uri(table.corrections)) is not None:
+        sides += (table.corrections,)
     return (table, *sides, *((table.changes,) if "history" in kinds else ()))
 
 

@@ -13,9 +13,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import pyarrow as pa
+
 from lakehouse_assets.engines.base import Relation
 from lakehouse_assets.entities.model import Entity
-from lakehouse_assets.errors import IncarnationChanged, SchemaDrift
+from lakehouse_assets.errors import IncarnationChanged
 from lakehouse_assets.lake.names import FeedName
 from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.sources.base import Notice
@@ -61,26 +63,28 @@ def is_another(work: Work, feed: Feed) -> bool:
 
 
 def write(work: Work, feed: Feed, plan: Plan) -> Outcome:
-    """Add the batch to the log, then let quarantine and target follow."""
+    """Add the batch to the log, then let quarantine and target follow.
+
+    Where these are to be made again anyway (`work.remake`) they are, once, when the log is complete (`catch_up`).
+    """
     logged = _log(work, feed, plan)
-    derived = history_derive.derive(work, feed.entity)
+    derived = None if work.remake else history_derive.derive(work, feed.entity)
     return _outcome(feed.entity, plan, logged, derived)
 
 
-def catch_up(work: Work, feeds: Sequence[Entity], again: bool) -> Outcome | None:
+def catch_up(work: Work, feeds: Sequence[Entity]) -> Outcome | None:
     """Let quarantine and target follow a log that moved without them: a run was killed, or somebody corrected it.
 
-    Args:
-        again: make both anew from the whole log.
+    With `work.remake` both are made anew from the whole log.
     """
     entity = feeds[0]
-    derived = history_derive.derive(work, entity, again=again)
+    derived = history_derive.derive(work, entity, again=work.remake)
     if derived is None:
         return None
     now = work.clock()
     name = FeedName(str(entity.table), "~derived")
     end = {"log": derived.version}
-    plan = Plan(name, derived.version, "history", {}, end, "", run_date=now.date(), planned_at=now, rebuild=again)
+    plan = Plan(name, derived.version, "history", {}, end, "", run_date=now.date(), planned_at=now, rebuild=work.remake)
     return replace(_outcome(entity, plan, None, derived), more=True)
 
 
@@ -115,26 +119,15 @@ def _upstream_rows(work: Work, feed: Feed, plan: Plan) -> Relation:
 
 
 def _newest(work: Work, feed: Feed) -> Any:
-    """The newest sequence that the log knows, where the entity has a horizon.
-
-    Raises:
-        SchemaDrift: the sequence is no time, so nothing can be older than a duration.
-    """
-    entity, log = feed.entity, feed.target
-    if entity.lakehouse.horizon_delta is None or log is None:
+    """The newest sequence that the log knows, where the entity has a horizon and orders by a time."""
+    log, changes = feed.target, feed.entity.apply_changes
+    if feed.entity.lakehouse.horizon_delta is None or log is None or changes is None:
         return None
-    order = sequence_of(entity.apply_changes.sequence_by if entity.apply_changes else "")
-    column = quoted(order.columns[0])
-    kind = log.schema.field(order.columns[0]).type
-    import pyarrow as pa
-
-    if not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
-        raise SchemaDrift(
-            f"{entity.table}: a horizon needs a sequence that is a time, and sequence_by is {kind}",
-            choices=("TIMESTAMP", "DATE"),
-            fix="order by a time, or remove lakehouse: {horizon: …}",
-        )
-    sql = f"SELECT max(CAST({column} AS TIMESTAMP)) AS newest FROM log WHERE {EFFECTIVE}"
+    column = sequence_of(changes.sequence_by).columns[0]
+    kind = log.schema.field(column).type if column in log.schema.names else None
+    if kind is None or not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+        return None  # refused before anything is written
+    sql = f"SELECT max(CAST({quoted(column)} AS TIMESTAMP)) AS newest FROM log WHERE {EFFECTIVE}"
     return work.engine.rows(work.engine.query(sql, {"log": work.engine.read(log)}))[0]["newest"]
 
 

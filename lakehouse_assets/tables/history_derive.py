@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import pyarrow as pa
 
@@ -128,7 +129,8 @@ class _Derivation:
         if again:
             return self._whole()
         found = self.engine.changes(self.log, self.since).relation
-        assert found is not None, "the log has new facts"
+        if found is None:  # a column of the log grew inside, as that of rows as received does
+            return self._whole()
         with self.engine.held(found) as new:
             emptied = f"new WHERE NOT ({ROWWISE}) AND {TOUCHING}"
             if self.history.truncates and self.history.count(emptied, new=new):
@@ -179,6 +181,7 @@ class _Derivation:
         columns = with_comments(self.columns, self.entity.lakehouse.columns)
         commits[self.table] = self.engine.rebuild(target, rows, columns, number)
         self._declare()
+        self._tidy()
         return Derived(self.log.version, commits)
 
     def _declare(self) -> None:
@@ -202,7 +205,7 @@ class _Derivation:
         history, held, commits = self.history, self.engine.held, dict[TableName, Commit]()
         with ExitStack() as opened:
             touched = opened.enter_context(held(self._first(new)))
-            found = opened.enter_context(held(self._late(new, touched)))
+            found = opened.enter_context(held(self._late(new, touched, target)))
             count, late_count = history.count("t", t=touched), history.count("t", t=found)
             late = found if late_count else None
             kept = history_quarantine.settle(self.work, self.entity, history, new, late, number)
@@ -226,8 +229,11 @@ class _Derivation:
         )
         return self.history.ask(f"SELECT {keys}, {parts}, __revised FROM ({ranked}) AS ranked WHERE __n = 1", new=new)
 
-    def _late(self, new: Relation, touched: Relation) -> Relation:
-        """The touched keys of which the log knew a fact already that is not older than the new ones."""
+    def _late(self, new: Relation, touched: Relation, target: Handle) -> Relation:
+        """The touched keys of which the log knew a fact already that is not older than the new ones.
+
+        A row that stays although it was deleted is no event that others can follow: its key counts as late.
+        """
         shape = self.shape
         batches = self.engine.rows(self.history.ask("SELECT DISTINCT _feed, _batch FROM new", new=new))
         mine = " OR ".join(f"(l._feed = {text_literal(b['_feed'])} AND l._batch = {b['_batch']:d})" for b in batches)
@@ -240,7 +246,15 @@ class _Derivation:
         )
         if self.history.truncates:
             sql += f" UNION SELECT {columns} FROM touched AS t JOIN log AS l ON {after} WHERE NOT (l.{ROWWISE})"
-        return self.engine.query(sql, {"touched": touched, "log": self.history.facts}, params)
+        relations = {"touched": touched, "log": self.history.facts}
+        if shape.soft:
+            relations["stored"] = padded(self.engine, self.engine.read(target), self.columns)
+            is_open = f" AND s.{quoted(shape.end)} IS NULL" if shape.scd == 2 else ""
+            sql += (
+                f" UNION SELECT {columns} FROM touched AS t JOIN stored AS s ON {same_keys(shape, 's', 't')} WHERE "
+                f"s.{quoted(shape.soft)}{is_open}"
+            )
+        return self.engine.query(sql, relations, params)
 
     def _least(self, rows: Relation, column: str, bounded: str) -> tuple[str, dict[str, object]]:
         """A bound on a column that leaves no row out, by which an engine can skip files; none where it has no text."""
@@ -248,7 +262,9 @@ class _Derivation:
         if len(self.shape.sequence) > 1 or not any(is_exact(kind) for is_exact in _EXACT):
             return "", {}
         least = self.engine.rows(self.history.ask(f"SELECT min({quoted(column)}) AS least FROM t", t=rows))[0]["least"]
-        return ("", {}) if least is None else (f" AND {bounded} >= :least", {"least": least})
+        if least is None or (isinstance(least, datetime) and least.tzinfo is None):  # no parameter has that type
+            return "", {}
+        return f" AND {bounded} >= :least", {"least": least}
 
     def _old(self, target: Handle, touched: Relation, late: Relation | None) -> Relation:
         """The rows that may change: the open rows of touched keys, and what a late key showed from its event on."""

@@ -7,7 +7,7 @@ looked at, what is written (`history_derive.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -57,8 +57,8 @@ class History:
         return int(self.engine.rows(self.ask(f"SELECT count(*) AS n FROM {source}", **relations))[0]["n"])
 
     def kind(self, column: str) -> str:
-        """The type of a column of the log."""
-        return spark_type(self.columns.field(column).type)
+        """The type of a column of the log; others hold text."""
+        return spark_type(self.columns.field(column).type) if column in self.columns.names else "STRING"
 
     # facts that count
 
@@ -82,17 +82,32 @@ class History:
         """The live events among facts; a truncate deletes every key that is there (`keys`, or those of the facts)."""
         live = self.live(facts, f"{EFFECTIVE} AND {ROWWISE}")
         sql, relations = f"SELECT {self.as_event('f')} FROM live AS f", {"live": live}
-        if self.truncates:
-            shape = self.shape
-            relations["truncates"] = self.live(self.facts, f"{EFFECTIVE} AND NOT ({ROWWISE})")
-            relations["known"] = live if keys is None else keys
-            nulls = [f"CAST(NULL AS {self.kind(name)}) AS {quoted(name)}" for name in shape.values]
-            columns = [listed(shape.keys, "k."), listed(shape.sequence, "t."), f"true AS {DELETE}", *nulls]
-            sql += (
-                f" UNION ALL SELECT {', '.join(columns)}, t.{EVENT} FROM (SELECT DISTINCT {listed(shape.keys)} FROM "
-                "known) AS k CROSS JOIN truncates AS t"
-            )
-        return self.engine.query(sql, relations)
+        columns = [*self.shape.keys, *self.shape.sequence, DELETE, *self.shape.values, EVENT]
+        return self._with_truncates(sql, relations, columns, live if keys is None else keys)
+
+    def with_truncates(self, events: Relation, columns: Sequence[str]) -> Relation:
+        """Events with these columns, and a delete of each of their keys at each truncate."""
+        return self._with_truncates(f"SELECT {listed(columns)} FROM own", {"own": events}, columns, events)
+
+    def _with_truncates(
+        self, sql: str, relations: dict[str, Relation], columns: Sequence[str], keys: Relation
+    ) -> Relation:
+        """The rows of a query, and a delete of each key at the sequence of each truncate, with these columns."""
+        if not self.truncates:
+            return self.engine.query(sql, relations)
+        shape = self.shape
+        known = {**{name: f"k.{quoted(name)}" for name in shape.keys}, DELETE: "true", EVENT: f"t.{EVENT}"}
+        known |= {name: f"t.{quoted(name)}" for name in (*shape.sequence, "_operation")}
+        items = (
+            f"{known[name] if name in known else f'CAST(NULL AS {self.kind(name)})'} AS {quoted(name)}"
+            for name in columns
+        )
+        sql += (
+            f" UNION ALL SELECT {', '.join(items)} FROM (SELECT DISTINCT {listed(shape.keys)} FROM known) AS k "
+            "CROSS JOIN truncates AS t"
+        )
+        truncates = self.live(self.facts, f"{EFFECTIVE} AND NOT ({ROWWISE})")
+        return self.engine.query(sql, relations | {"truncates": truncates, "known": keys})
 
     def as_event(self, alias: str) -> str:
         """A fact as an event; what a delete says besides its key counts for nothing."""
@@ -127,15 +142,13 @@ class History:
     def judged(self, facts: Relation) -> Relation:
         """The live upserts and deletes among facts with all columns of the log."""
         live = self.live(facts, f"{EFFECTIVE} AND {ROWWISE}")
-        return self.ask(f"SELECT {self._columns_of_events()} FROM live", live=live)
-
-    def _columns_of_events(self) -> str:
         values = [
             f"CASE WHEN _operation <> 'upsert' THEN NULL ELSE {quoted(name)} END AS {quoted(name)}"
             for name in self.shape.values
         ]
         rest = [name for name in self.columns.names if name not in self.shape.values]
-        return ", ".join([listed(rest), *values, f"_operation <> 'upsert' AS {DELETE}"])
+        sql = f"SELECT {listed(rest)}, {', '.join([*values, ''])}_operation <> 'upsert' AS {DELETE} FROM live"
+        return self._with_truncates(sql, {"live": live}, [*rest, *self.shape.values, DELETE], live)
 
     def broken(self, facts: Relation) -> Relation:
         """The facts that belong into quarantine, with `_reasons`: by their own verdicts, or contradicting others."""
@@ -179,8 +192,12 @@ def fates(work: Work, entity: Entity, key: Mapping[str, Any] | None = None) -> R
     log, target = upstream(work, entity.table.changes), upstream(work, entity.table)
     history = History(work, entity, log)
     told = _told(history, key)
-    judged = history.ask(scd.fates(history.shape), events=told)
     kept = listed(history.columns.names)
+    columns = [*history.columns.names, DELETE, "__fate", "__why"]
+    own = history.ask(f"SELECT {listed(columns)} FROM told", told=told)
+    events = history.with_truncates(own, columns)
+    judged = history.ask(scd.fates(history.shape), events=events)
+    judged = history.ask(f"SELECT * FROM judged WHERE {ROWWISE}", judged=judged)
     both = history.ask(
         f"SELECT {kept}, _fate, _why FROM judged UNION ALL SELECT {kept}, __fate AS _fate, __why AS _why FROM told "
         "WHERE __fate IS NOT NULL",

@@ -30,6 +30,7 @@ from lakehouse_assets.tables.history_shape import (
     event_columns,
     has_map,
     is_fact,
+    is_sequence,
     sequence_of,
 )
 from lakehouse_assets.tables.rules import UPSTREAM, Held, Judged, Recipe
@@ -87,7 +88,8 @@ def append(
         said = Facts(work, entity, plan, judged, order, newest=newest)
         facts = said.relation(held)
         columns = _columns(feed, plan, engine.schema(facts), order)
-        history_derive.check(work, entity, columns)
+        if not work.remake:
+            history_derive.check(work, entity, columns)
         if also is not None:
             facts = together(
                 engine, facts, padded(engine, also(facts, said.keys, list(order.columns)), engine.schema(facts))
@@ -145,15 +147,27 @@ def _columns(feed: Feed, plan: Plan, found: pa.Schema, order: Order) -> pa.Schem
     """The columns of the log after this batch."""
     table = feed.entity.table
     check_sequence(table, [found.field(name) for name in order.columns])
+    _check_horizon(feed.entity, found.field(order.columns[0]).type)
     kept = None if feed.target is None else feed.target.schema
     if kept is not None:
         _check_order(feed.entity, found, kept, order)
     return evolution.settle(found, kept, evolution.mode_of(feed, plan), table.changes).columns
 
 
+def _check_horizon(entity: Entity, kind: pa.DataType) -> None:
+    """Raise `SchemaDrift` if events have to be younger than a duration, and are ordered by no time."""
+    if entity.lakehouse.horizon and not (pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
+        raise SchemaDrift(
+            f"{entity.table}: a horizon needs a sequence that is a time, and sequence_by is {spark_type(kind)}",
+            value=spark_type(kind),
+            choices=("TIMESTAMP", "DATE"),
+            fix="order by a time, or remove lakehouse: {horizon: …}",
+        )
+
+
 def _check_order(entity: Entity, found: pa.Schema, kept: pa.Schema, order: Order) -> None:
     """Raise `SchemaDrift` if events are ordered by something of another type than those in the log."""
-    old = [field for field in kept if is_fact(field.name) and field.name.startswith("_sequence")]
+    old = [field for field in kept if is_sequence(field.name)]
     new = [found.field(name) for name in order.columns]
     if [f.name for f in old] == [f.name for f in new] and all(a.type == b.type for a, b in zip(old, new, strict=True)):
         return
@@ -163,7 +177,8 @@ def _check_order(entity: Entity, found: pa.Schema, kept: pa.Schema, order: Order
         "(SEQUENCING_TYPE_DRIFT)",
         value=now,
         choices=(was,),
-        fix="cast the new sequence to the type of the old one in sequence_by, or feed a new table",
+        fix=f"order the events in the log anew and make the table again: lakehouse run --full-refresh {entity.table}; "
+        "or cast the new sequence to the type of the old one in sequence_by",
         code="SEQUENCING_TYPE_DRIFT",
     )
 

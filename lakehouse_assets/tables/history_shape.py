@@ -69,7 +69,12 @@ def event_columns(columns: Iterable[str]) -> list[str]:
 
 def is_fact(name: str) -> bool:
     """Whether a column is the log's own."""
-    return name in FACTS or name == SEQUENCE or (name.startswith(f"{SEQUENCE}_") and name[10:].isdigit())
+    return name in FACTS or is_sequence(name)
+
+
+def is_sequence(name: str) -> bool:
+    """Whether a column of the log holds a part of the sequence."""
+    return name == SEQUENCE or (name.startswith(f"{SEQUENCE}_") and name[10:].isdigit())
 
 
 def shape_of(entity: Entity, log: pa.Schema) -> Shape:
@@ -259,7 +264,7 @@ def check_drift(entity: Entity, wanted: Mapping[str, str], kept: Mapping[str, st
     """
     for name, (what, code) in _MEANING.items():
         old, new = kept.get(name, ""), wanted.get(name, "")
-        if old.lower() == new.lower() or name not in kept:
+        if old.lower() == new.lower() or name not in kept or name not in wanted:
             continue
         more = ""
         if name == "lakehouse.tracked" and (found := set(new.split(",")) - set(old.split(","))):

@@ -6,10 +6,13 @@ What belongs here: checking extracts, and the deletes that follow from them. Wha
 
 from __future__ import annotations
 
+import pyarrow as pa
+
 from lakehouse_assets.engines.base import Relation
 from lakehouse_assets.errors import SourceError
 from lakehouse_assets.sql.expand import quoted
 from lakehouse_assets.sql.scd import listed, not_before
+from lakehouse_assets.sql.types import spark_type
 from lakehouse_assets.tables.base import Feed, Work
 
 
@@ -33,14 +36,24 @@ class Absent:
         known = " AND ".join(f"{quoted(key)} IS NOT NULL" for key in keys)
         timed = " AND ".join(f"{quoted(part)} IS NOT NULL" for part in sequence)
         relations = {"facts": facts}
-        before = f"SELECT DISTINCT {k} FROM facts WHERE {known} AND _operation <> 'truncate'"
+        seen = f"SELECT DISTINCT {k}, {s} FROM facts WHERE {known} AND {timed} AND _operation <> 'truncate'"
+        kinds = {part: spark_type(self._kind(facts, part)) for part in sequence}
+        nothing = ", ".join(f"CAST(NULL AS {kind}) AS {quoted(part)}" for part, kind in kinds.items())
         stored = self._stored(keys)
         if stored is not None:
             relations["stored"] = stored
-            before = f"SELECT {k} FROM stored UNION {before}"
-        extracts = f"SELECT DISTINCT {s} FROM facts WHERE {timed}"
+        before = f"SELECT {k}, {nothing}, true AS __there FROM stored UNION ALL " if stored is not None else ""
+        everyone = f"SELECT {k} FROM seen" + (f" UNION SELECT {k} FROM stored" if stored is not None else "")
         same_key = " AND ".join(f"a.{quoted(key)} = f.{quoted(key)}" for key in keys)
         same_time = " AND ".join(f"a.{quoted(part)} <=> f.{quoted(part)}" for part in sequence)
+        grid = (
+            f"{before}SELECT {listed((*keys, *sequence), 'a.')}, f.{quoted(keys[0])} IS NOT NULL AS __there "
+            f"FROM (SELECT {listed(keys, 'k.')}, {listed(sequence, 's.')} FROM (SELECT DISTINCT {k} FROM ({everyone}) "
+            f"AS everyone) AS k CROSS JOIN (SELECT DISTINCT {s} FROM facts WHERE {timed}) AS s) AS a "
+            f"LEFT JOIN seen AS f ON {same_key} AND {same_time}"
+        )
+        was = f"lag(__there) OVER (PARTITION BY {k} ORDER BY {s}) AS __was"
+        gone = f"SELECT {k}, {s} FROM (SELECT *, {was} FROM ({grid}) AS grid) AS marked WHERE NOT __there AND __was"
         names = engine.schema(facts).names
         given = {
             **{key: f"a.{quoted(key)}" for key in keys},
@@ -57,13 +70,14 @@ class Absent:
         }
         items = ", ".join(f"{given.get(name, f'n.{quoted(name)}')} AS {quoted(name)}" for name in names)
         sql = (
-            f"SELECT {items} FROM (SELECT {listed(keys, 'k.')}, {listed(sequence, 's.')} FROM ({before}) AS k CROSS "
-            f"JOIN ({extracts}) AS s) AS a CROSS JOIN (SELECT min(_feed) AS _feed, min(_batch) AS _batch, "
-            "min(_logged) AS _logged, min(_origin) AS _origin FROM facts) AS x "
-            "LEFT JOIN (SELECT * FROM facts WHERE false) AS n ON false "
-            f"LEFT ANTI JOIN facts AS f ON {same_key} AND {same_time}"
+            f"WITH seen AS ({seen}) SELECT {items} FROM ({gone}) AS a CROSS JOIN (SELECT min(_feed) AS _feed, "
+            "min(_batch) AS _batch, min(_logged) AS _logged, min(_origin) AS _origin FROM facts) AS x "
+            "LEFT JOIN (SELECT * FROM facts WHERE false) AS n ON false"
         )
         return engine.query(sql, relations)
+
+    def _kind(self, facts: Relation, column: str) -> pa.DataType:
+        return self.work.engine.schema(facts).field(column).type
 
     def _text(self, keys: list[str], sequence: list[str]) -> str:
         parts = [f"CAST(a.{quoted(name)} AS STRING)" for name in (*keys, *sequence)]

@@ -27,6 +27,7 @@ from lakehouse_assets.lake.storage import check_writable
 from lakehouse_assets.sources.base import Notice, Past
 from lakehouse_assets.tables import conformed, history, landed, query
 from lakehouse_assets.tables.base import Draft, Feed, Idle, Outcome, Work, check_ours, numbered
+from lakehouse_assets.tables.history_reorder import reorder
 from lakehouse_assets.tables.publish import publish
 from lakehouse_assets.tables.rules import Recipe
 
@@ -53,11 +54,13 @@ def refresh(work: Work, table: TableName, *, rebuild: bool = False) -> Iterator[
     if not feeds:
         return
     check_writable(work.lake.root)
-    if feeds[0].kind == "history":
-        if (outcome := _retrying(history.catch_up, work, feeds, rebuild)) is not None:
-            yield outcome
-        if rebuild:
-            _retrying(_plan_changed_streams, work, feeds)
+    has_log = feeds[0].kind == "history"
+    if has_log and rebuild:
+        work = replace(work, remake=True)
+        _retrying(reorder, work, feeds)
+        _retrying(_plan_changed_streams, work, feeds)
+    elif has_log:
+        yield from _caught_up(work, feeds)
     elif rebuild:
         _retrying(_plan_rebuild, work, feeds)
     for entity in _replacing_first(work, feeds):
@@ -65,8 +68,17 @@ def refresh(work: Work, table: TableName, *, rebuild: bool = False) -> Iterator[
             yield outcome
             if not outcome.more:  # what came since is the next run's: a source that never rests would hold this one
                 break
+    if has_log and rebuild:
+        yield from _caught_up(work, feeds)
     if notices := publish(work, table):
         work.notify(feeds[0], notices)
+
+
+def _caught_up(work: Work, feeds: Sequence[Entity]) -> Iterator[Outcome]:
+    """What it took to let tables follow their log."""
+    outcome = _retrying(history.catch_up, work, feeds)
+    if outcome is not None:
+        yield outcome
 
 
 def _replacing_first(work: Work, feeds: Sequence[Entity]) -> list[Entity]:
