@@ -55,10 +55,11 @@ from lakehouse_assets.engines.spark_sql import at, create, literal, merge_into, 
 from lakehouse_assets.engines.spark_types import schema_of, struct_of
 from lakehouse_assets.engines.unity_sql import full
 from lakehouse_assets.errors import LakeError
-from lakehouse_assets.lake.delta import DeltaTable, checked, create_table, find_table, open_table
+from lakehouse_assets.lake.delta import DeltaTable, create_table, find_table, open_table
 from lakehouse_assets.lake.schemas import (
     check_columns,
     check_spec,
+    checked,
     compare,
     conform,
     plain,

@@ -22,8 +22,8 @@ from lakehouse_assets.lake import log
 from lakehouse_assets.lake.faults import translated
 from lakehouse_assets.lake.log import MARK, WRITE
 from lakehouse_assets.lake.lying import lying
-from lakehouse_assets.lake.schemas import check_columns, check_spec, plain, with_columns
-from lakehouse_assets.lake.storage import Storage, check_writable, is_local, normalize
+from lakehouse_assets.lake.schemas import check_columns, check_spec, checked, plain, with_columns
+from lakehouse_assets.lake.storage import Storage, normalize
 from lakehouse_assets.lake.streams import Watched
 from lakehouse_assets.lake.table import TableAt
 from lakehouse_assets.lake.values import Commit, DataFile, Moved, Number, TableSpec, Within
@@ -368,28 +368,6 @@ def create_table(uri: str, storage: Storage, spec: TableSpec) -> DeltaTable:
             return theirs
         raise
     return open_table(uri, storage)
-
-
-def checked(uri: str, spec: TableSpec) -> str:
-    """Where a table of this kind can be made, in one spelling.
-
-    Raises:
-        TypeRefused: Delta cannot hold its columns, or cannot be partitioned by them.
-        FeatureRefused: with these properties the numbers, or the rows, could not be relied on.
-        RootUnusable: nothing can be written there.
-    """
-    uri = normalize(uri)
-    check_spec(spec.schema, spec.partition_by, uri)
-    for name in spec.properties:
-        if name == "delta.setTransactionRetentionDuration":
-            raise FeatureRefused(f"{uri}: {name} lets the numbers of the batches expire", fix="leave it out")
-        if name.startswith("delta.constraints."):
-            raise FeatureRefused(
-                f"{uri}: {name} would not be checked: rows are staged as files", fix="declare it under expectations"
-            )
-    if is_local(uri):
-        check_writable(uri)
-    return uri
 
 
 def _append_nothing(table: deltalake.DeltaTable, schema: pa.Schema, how: deltalake.CommitProperties) -> None:

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lakehouse_assets.errors import SchemaDrift, TypeRefused
+from lakehouse_assets.errors import FeatureRefused, SchemaDrift, TypeRefused
+from lakehouse_assets.lake.storage import check_writable, is_local, normalize
+from lakehouse_assets.lake.values import TableSpec
 from lakehouse_assets.sql.types import arrow_type, check_column, spark_type
 
 PARTITION_TYPES = ("date", "integer", "string", "boolean")
@@ -208,3 +210,25 @@ def _holds_integers(wide: pa.DataType, bits: int) -> bool:
     if pa.types.is_floating(wide):
         return bits * 2 <= wide.bit_width
     return bool(pa.types.is_integer(wide) and wide.bit_width >= bits)
+
+
+def checked(uri: str, spec: TableSpec) -> str:
+    """Where a table of this kind can be made, in one spelling.
+
+    Raises:
+        TypeRefused: Delta cannot hold its columns, or cannot be partitioned by them.
+        FeatureRefused: with these properties the numbers, or the rows, could not be relied on.
+        RootUnusable: nothing can be written there.
+    """
+    uri = normalize(uri)
+    check_spec(spec.schema, spec.partition_by, uri)
+    for name in spec.properties:
+        if name == "delta.setTransactionRetentionDuration":
+            raise FeatureRefused(f"{uri}: {name} lets the numbers of the batches expire", fix="leave it out")
+        if name.startswith("delta.constraints."):
+            raise FeatureRefused(
+                f"{uri}: {name} would not be checked: rows are staged as files", fix="declare it under expectations"
+            )
+    if is_local(uri):
+        check_writable(uri)
+    return uri
