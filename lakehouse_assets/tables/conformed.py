@@ -22,7 +22,7 @@ from lakehouse_assets.lake.schemas import same_type
 from lakehouse_assets.lake.storage import normalize
 from lakehouse_assets.sources.base import Notice
 from lakehouse_assets.sql.expand import quoted
-from lakehouse_assets.tables import evolution, quarantine, rescue, view
+from lakehouse_assets.tables import corrections_kept, evolution, quarantine, rescue, view
 from lakehouse_assets.tables.base import (
     Draft,
     Feed,
@@ -57,6 +57,8 @@ def draft(work: Work, feed: Feed) -> Draft | Idle:
     check_incarnation(feed.entity, feed.last.incarnation, source.id)
     start = int(feed.last.end["version"])
     kind = work.engine.changes(source, start).kind
+    if kind == "none" and corrections_kept.behind(work, feed.entity):
+        kind = "append"  # a batch without rows, after which the table follows its corrections
     if kind == "none":
         return Idle()
     notices: tuple[Notice, ...] = ()
@@ -78,6 +80,7 @@ def _draft_over_view(work: Work, feed: Feed, recipe: Mapping[str, Any]) -> Draft
         return Draft("replace", {}, end, incarnation, recipe)
     check_incarnation(feed.entity, feed.last.incarnation, incarnation)
     moved = [work.engine.changes(h, int(feed.last.end[str(name)])).kind != "none" for name, h in handles.items()]
+    moved.append(corrections_kept.behind(work, feed.entity))
     return Draft("replace", {}, end, incarnation, recipe) if any(moved) else Idle()
 
 
@@ -114,7 +117,12 @@ def check_incarnation(entity: Entity, recorded: str, found: str) -> None:
 
 
 def write(work: Work, feed: Feed, plan: Plan) -> Outcome:
-    """Make the batch: quarantine first, target last."""
+    """Make the batch: quarantine first, target last; then both follow the corrections that they do not show yet."""
+    outcome = _write(work, feed, plan)
+    return replace(outcome, commits={**outcome.commits, **corrections_kept.follow(work, feed.entity)})
+
+
+def _write(work: Work, feed: Feed, plan: Plan) -> Outcome:
     if "view" in plan.recipe:
         return keep(work, feed, plan, view.result(work, plan.recipe["view"], plan))
     source = upstream_of(work, feed.entity, int(plan.end["version"]))
@@ -172,21 +180,24 @@ def _keep(
 ) -> Outcome:
     """Write judged rows, whose columns become `columns` in the table."""
     entity, engine = feed.entity, work.engine
-    with judged.held(again=again) as held:
-        counts = judged.count(held)
+    with (
+        judged.held(again=again) as held,
+        corrections_kept.replayed(work, feed, plan, judged, held, judged.count(held)) as split,
+    ):
+        counts = split.counts
         unfit = misfits.count if misfits else 0
         target = target_of(work, entity, plan, columns, change_feed=keeps_change_feed(work, entity))
         commits: dict[TableName, Commit] = {}
         needed = counts.quarantined + unfit > 0
         box = quarantine_of(work, entity, columns, judged.upstream, needed=needed)
         if box is not None:
-            broken = judged.broken(held, quarantine.BATCH_COLUMNS, quarantine.params(plan))
+            broken = split.broken()
             if misfits and unfit:
                 broken = broken if plan.rebuild else padded(engine, broken, box.schema)
                 unfitting = misfits.reader(engine.schema(broken), plan)
                 broken = together(engine, broken, engine.from_arrow(unfitting))
-            commits[entity.table.quarantine] = put(work, box, plan, broken, entity, retyped=True)
-        commits[entity.table] = put(work, target, plan, judged.valid(held, counts), entity)
+            commits[entity.table.quarantine] = put(work, box, split.plan, broken, entity, retyped=True)
+        commits[entity.table] = put(work, target, split.plan, split.valid, entity)
     return Outcome(
         plan,
         commits,
