@@ -26,7 +26,15 @@ from lakehouse_assets.sql.types import spark_type
 from lakehouse_assets.tables import history_derive
 from lakehouse_assets.tables.base import Work, feeding, upstream
 from lakehouse_assets.tables.conformed import padded, together
-from lakehouse_assets.tables.corrections_given import Asked, Requeued, Rewound, from_file, patched, read_corrections
+from lakehouse_assets.tables.corrections_given import (
+    Asked,
+    Requeued,
+    Rewound,
+    assignments,
+    from_file,
+    patched,
+    read_corrections,
+)
 from lakehouse_assets.tables.history_events import History, revised
 from lakehouse_assets.tables.history_log import REFERS, Facts, of_taken
 from lakehouse_assets.tables.history_shape import event_columns, sequence_of
@@ -155,8 +163,29 @@ def _corrected(
         if recipe.select:
             judged = Judged(engine, of_taken(recipe), base)
             return _facts(work, entity, plan, judged, origin)
-    recipe = replace(recipe, select=())
-    return _facts(work, entity, plan, Judged(engine, of_taken(recipe), base), origin)
+    facts = _facts(work, entity, plan, Judged(engine, of_taken(replace(recipe, select=())), base), origin)
+    if given is None and not asked.patch:
+        return facts
+    said = given.schema.names if given is not None else list(assignments(asked.patch, columns))
+    return _with_failed_casts(work, facts, rows, {name.lower() for name in said}, columns)
+
+
+def _with_failed_casts(work: Work, facts: Relation, rows: Relation, said: set[str], columns: Sequence[str]) -> Relation:
+    """Corrected facts, of which a value that failed to be cast and that nobody gave is still missing."""
+    given = [f"reason <> {text_literal('cast_failed:' + name)}" for name in columns if name.lower() in said]
+    left = " AND ".join(["reason LIKE 'cast_failed:%'", *given])
+    names = work.engine.schema(facts).names
+    items = [
+        "CASE WHEN size(f._reasons) = 0 THEN r._left ELSE f._reasons END AS _reasons"
+        if name == "_reasons"
+        else f"f.{quoted(name)}"
+        for name in names
+    ]
+    sql = (
+        f"SELECT {', '.join(items)} FROM facts AS f JOIN (SELECT {EVENT}, filter(_reasons, reason -> {left}) AS _left "
+        f"FROM rows) AS r ON f._refers = r.{EVENT}"
+    )
+    return work.engine.query(sql, {"facts": facts, "rows": rows})
 
 
 def _facts(work: Work, entity: Entity, plan: Plan, judged: Judged, origin: str) -> Relation:

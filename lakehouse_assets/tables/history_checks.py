@@ -230,10 +230,14 @@ def _told(history: History, facts: Relation) -> Relation:
 
 def _decided(history: History, told: Relation) -> Relation:
     """The id of each of them with its fate and why."""
-    rows = history.ask(f"SELECT * FROM told WHERE {ROWWISE} AND __fate IS NULL", told=told)
-    judged = history.ask(scd.fates(history.shape), events=rows)
+    shape = history.shape
+    columns = [*shape.keys, *shape.sequence, *shape.compared, EVENT, "_operation", DELETE]
+    undecided = f"SELECT {listed(columns)} FROM told WHERE {ROWWISE} AND __fate IS NULL"
+    events = history.with_truncates(history.ask(undecided, told=told), columns)
+    living = history.ask("SELECT *, CAST(NULL AS STRING) AS __fate, CAST(NULL AS STRING) AS __why FROM e", e=events)
+    judged = history.ask(scd.fates(shape), events=living)
     return history.ask(
-        f"SELECT {EVENT}, _fate, _why FROM judged UNION ALL "
+        f"SELECT {EVENT}, _fate, _why FROM judged WHERE {ROWWISE} UNION ALL "
         f"SELECT {EVENT}, __fate AS _fate, __why AS _why FROM told WHERE __fate IS NOT NULL",
         judged=judged, told=told,
     )  # fmt: skip
