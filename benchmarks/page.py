@@ -13,7 +13,15 @@ from typing import Any
 
 from benchmarks.common import RESULTS, ROOT
 
-ORDER = ("sqlite_to_bronze", "bronze_to_silver", "reading", "idle_and_small_runs", "definitions", "launched_steps")
+ORDER = (
+    "sqlite_to_bronze",
+    "bronze_to_silver",
+    "history",
+    "reading",
+    "idle_and_small_runs",
+    "definitions",
+    "launched_steps",
+)
 PAGE = ROOT / "docs" / "benchmarks.md"
 HEAD = """# Benchmarks
 

@@ -1,15 +1,16 @@
 """Asset checks: one for each expectation of an entity, and those that follow from what the entity declares.
 
-    schema           the columns are those that the entity declares                          blocking
-    primary_key      a query table: no key is NULL or there twice                            blocking
-    rows_reconciled  rows in = valid + quarantined + dropped, and that is what was committed   blocking
-    values_fit       landed and conformed tables: no value failed to fit its column
-    source_audit     landed tables: nothing came late, vanished or was rewritten in the source
-    freshness        where the entity says how old its data may be
+    schema               the columns are those that the entity declares                            blocking
+    primary_key          query tables and SCD1: no key is NULL or there twice                      blocking
+    rows_reconciled      rows in = valid + quarantined + dropped, and that is what was committed   blocking
+    history_well_formed  SCD2: the rows of a key can be a history                                  blocking
+    values_fit           landed and conformed tables: no value failed to fit its column
+    source_audit         landed tables: nothing came late, vanished or was rewritten in the source
+    freshness            where the entity says how old its data may be
 
 All are evaluated in the step that writes the table. A check of rows that finds no new rows repeats its last verdict:
 what was wrong with the table's rows is still wrong with them.
-What does not belong here: judging rows (`tables/rules.py`).
+What does not belong here: judging rows (`tables/rules.py`), judging tables with history (`checks_history.py`).
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 
+from lakehouse_assets.assets import checks_history
 from lakehouse_assets.assets.metadata import plain
 from lakehouse_assets.assets.naming import asset_key, check_names
 from lakehouse_assets.entities.model import Entity, TableName
-from lakehouse_assets.errors import ExpectationFailed
+from lakehouse_assets.errors import ExpectationFailed, LakehouseError
 from lakehouse_assets.lake.schemas import holds
 
 if TYPE_CHECKING:
@@ -40,11 +42,12 @@ GENERATED = {
     "schema": "The columns are those that the entity declares",
     "primary_key": "No primary key is NULL or there twice",
     "rows_reconciled": "Rows in = valid + quarantined + dropped, and that is what was committed",
+    "history_well_formed": checks_history.DESCRIBED["history_well_formed"],
     "values_fit": "No value failed to fit its column (such rows go to quarantine, or are rescued)",
     "source_audit": "Nothing came late, vanished or was rewritten in the source",
     "freshness": "The table took in new data not too long ago",
 }
-_BLOCKING = ("schema", "primary_key", "rows_reconciled")
+_BLOCKING = ("schema", "primary_key", "rows_reconciled", "history_well_formed")
 _MEANING = {
     "expect_all": "a row that breaks it is kept and counted",
     "expect_all_or_drop": "a row that breaks it is dropped and counted",
@@ -93,10 +96,14 @@ class Checks:
     def __post_init__(self) -> None:
         object.__setattr__(self, "rules", tuple(_rules(self.feeds[0])))
 
+    @property
+    def _has_history(self) -> bool:
+        return self.feeds[0].kind == "history"
+
     def generated(self) -> list[str]:
         """The names of the checks that follow from the entity."""
         head = self.feeds[0]
-        found = ["schema", "rows_reconciled"]
+        found = checks_history.generated(head) if self._has_history else ["schema", "rows_reconciled"]
         found += ["primary_key"] if head.kind == "query" and head.primary_keys else []
         found += ["values_fit"] if head.kind in ("landed", "conformed") else []
         found += ["source_audit"] if head.kind == "landed" else []
@@ -114,9 +121,10 @@ class Checks:
             )
             for rule in self.rules
         ]
+        described = GENERATED | checks_history.DESCRIBED if self._has_history else GENERATED
         generated = [
             dg.AssetCheckSpec(
-                name, asset=asset_key(self.table), blocking=name in _BLOCKING, description=GENERATED[name]
+                name, asset=asset_key(self.table), blocking=name in _BLOCKING, description=described[name]
             )
             for name in self.generated()
         ]
@@ -134,6 +142,9 @@ class Checks:
             ]
             yield self._of_rule(rule, verdicts) if verdicts else self._repeated(evidence, rule.check)
         for name in self.generated():
+            if self._has_history and name in checks_history.JUDGES:
+                yield self._of_history(evidence, name)
+                continue
             judge = _JUDGES[name]
             yield judge(self, evidence) if evidence.outcomes or name in _OF_TABLE else self._repeated(evidence, name)
 
@@ -144,7 +155,7 @@ class Checks:
             broken = [v for v in verdicts if v.rule == rule.name and v.action == rule.action and not v.passed]
             if rule.action == "expect_all_or_fail" and broken:
                 yield self._of_rule(rule, broken)
-        if not verdicts and "primary_key" in self.generated():
+        if not verdicts and "primary_key" in self.generated() and not self._has_history:
             yield self._result("primary_key", False, _ERROR, {"problem": error.problem})
 
     def _result(
@@ -164,13 +175,33 @@ class Checks:
 
     def _repeated(self, evidence: Evidence, check: str) -> dg.AssetCheckResult:
         """The last verdict, because no row was judged since; a check without one passes and says why."""
+        last = self._last(evidence, check)
+        if last is None:
+            return self._result(check, True, _WARN, {"rows_judged": 0, "note": "no new rows in this run"})
+        facts = {**last.metadata, "note": "no new rows in this run: the verdict of the last batch stands"}
+        return self._result(check, last.passed, last.severity, facts)
+
+    def _last(self, evidence: Evidence, check: str) -> dg.AssetCheckEvaluation | None:
+        """The last verdict of a check that was reported."""
         key = dg.AssetCheckKey(asset_key(self.table), check)
-        for record in evidence.instance.event_log_storage.get_asset_check_execution_history(key, limit=20):
-            last = record.evaluation
-            if isinstance(last, dg.AssetCheckEvaluation):
-                facts = {**last.metadata, "note": "no new rows in this run: the verdict of the last batch stands"}
-                return self._result(check, last.passed, last.severity, facts)
-        return self._result(check, True, _WARN, {"rows_judged": 0, "note": "no new rows in this run"})
+        records = evidence.instance.event_log_storage.get_asset_check_execution_history(key, limit=20)
+        return next((r.evaluation for r in records if isinstance(r.evaluation, dg.AssetCheckEvaluation)), None)
+
+    def _of_history(self, evidence: Evidence, check: str) -> dg.AssetCheckResult:
+        """A verdict on a table with history; what keeps it from being found, and will again, is one that failed."""
+        try:
+            found = checks_history.JUDGES[check](evidence, self.feeds[0], self._last(evidence, check))
+        except LakehouseError as error:
+            if error.transient:
+                raise
+            return self._result(check, False, _ERROR, {"problem": str(error)})
+        if found is None:
+            return self._repeated(evidence, check)
+        passed, facts = found
+        if check == "rows_reconciled":
+            faults, of_batches = self._batches(evidence)
+            passed, facts = passed and not faults, of_batches | facts
+        return self._result(check, passed, _ERROR, facts)
 
     def _schema(self, evidence: Evidence) -> dg.AssetCheckResult:
         stored = {name.lower(): evidence.handle.schema.field(name).type for name in evidence.handle.schema.names}
@@ -201,10 +232,14 @@ class Checks:
         return self._result("primary_key", not nulls and not doubles, _ERROR, facts)
 
     def _rows_reconciled(self, evidence: Evidence) -> dg.AssetCheckResult:
+        faults, facts = self._batches(evidence)
+        return self._result("rows_reconciled", not faults, _ERROR, facts)
+
+    def _batches(self, evidence: Evidence) -> tuple[list[str], dict[str, Any]]:
+        """What does not add up in the batches of a run, and the metadata that says so."""
         faults = [fault for outcome in evidence.outcomes for fault in _unreconciled(self.table, outcome)]
         facts: dict[str, Any] = {"rows_in": sum(outcome.rows_in for outcome in evidence.outcomes)}
-        facts |= {"faults": dg.MetadataValue.json(faults)} if faults else {}
-        return self._result("rows_reconciled", not faults, _ERROR, facts)
+        return faults, facts | ({"faults": dg.MetadataValue.json(faults)} if faults else {})
 
     def _values_fit(self, evidence: Evidence) -> dg.AssetCheckResult:
         failed: dict[str, int] = {}
@@ -278,6 +313,7 @@ def _unreconciled(table: TableName, outcome: Outcome) -> Iterator[str]:
     number, parts = outcome.plan.number, outcome.valid + outcome.quarantined + outcome.dropped
     if outcome.rows_in != parts:
         yield f"batch {number}: {outcome.rows_in} rows in, but {parts} valid, quarantined or dropped"
+    yield from checks_history.unlogged(table, outcome)
     if outcome.plan.mode != "append":
         return
     for name, rows in ((table, outcome.valid), (table.quarantine, outcome.quarantined)):

@@ -164,9 +164,29 @@ def of_outcomes(outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "rows_dropped": sum(outcome.dropped for outcome in outcomes),
         "plans": dg.MetadataValue.json([_plan(outcome) for outcome in outcomes[-PLANS_SHOWN:]]),
     }
+    found |= _facts(outcomes)
     if notices := [f"{n.code}: {n.message}" for outcome in outcomes for n in outcome.notices]:
         found["notices"] = dg.MetadataValue.md("\n".join(f"- {notice}" for notice in notices))
     return found
+
+
+def _facts(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """What only some kinds of tables have to tell: numbers of all batches together, of texts the least."""
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(name for outcome in outcomes for name in outcome.facts):
+        values = [outcome.facts[name] for outcome in outcomes if name in outcome.facts]
+        counts = [value for value in values if isinstance(value, int)]
+        found[name] = sum(counts) if len(counts) == len(values) else min(map(str, values), key=_in_order)
+    return found
+
+
+def _in_order(text: str) -> tuple[int, decimal.Decimal, str]:
+    """A sort key of numbers and times that are given as texts."""
+    try:
+        number = decimal.Decimal(text)
+    except decimal.InvalidOperation:
+        return 1, decimal.Decimal(0), text
+    return (0, number, text) if number.is_finite() else (1, decimal.Decimal(0), text)
 
 
 def _plan(outcome: Outcome) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import dagster as dg
 
 from lakehouse_assets.assets import metadata
 from lakehouse_assets.assets.checks import Checks, Evidence
+from lakehouse_assets.assets.metadata_history import of_history
 from lakehouse_assets.assets.naming import asset_key, source_key
 from lakehouse_assets.assets.resources import LakehouseResource, Project, RefreshConfig
 from lakehouse_assets.assets.watch import look
@@ -139,6 +140,8 @@ def _report(
         results: list[dg.AssetCheckResult] = []
         if table == destination.table:
             facts |= metadata.of_outcomes(outcomes)
+            if destination.feeds[0].kind == "history":
+                facts |= of_history(work, table, found.handle, outcomes)
             lineage = metadata.column_lineage(work, destination.feeds, found.handle.schema.names)
             facts |= {"dagster/column_lineage": lineage} if lineage else {}
             notices = _notices(work, destination, outcomes)

@@ -101,12 +101,25 @@ def _run_for_pipes(
 
 @click.command()
 @_selecting
-def plan(form: str, **given: Any) -> None:
-    """Show what `run` with the same arguments would read and write first; nothing is written."""
+@click.option(
+    "--sequence-by", metavar="SQL", help="Try another expression as the sequence of the selected tables with history."
+)
+def plan(form: str, sequence_by: str | None, **given: Any) -> None:
+    """Show what `run` with the same arguments would read and write first; nothing is written.
+
+    Of a table with history a sample of what would be read is looked at: whether its sequence has NULLs, ties or
+    times in the future, and how late events come.
+
+    \b
+    lakehouse plan '*'
+    lakehouse plan silver.customers --sequence-by "struct(updated_at, id)"
+    """  # noqa: D301
     from lakehouse_assets.cli.runner import plan_tables
 
     work, tables, rebuild = _prepared(**given)
-    intents = list(plan_tables(work, tables, rebuild))
+    if sequence_by is not None:
+        _check_history(work, tables, sequence_by)
+    intents = list(plan_tables(work, tables, rebuild, sequence_by))
     rows = [intent.row() for intent in intents]
     _print_intents(rows, form)
     errors = [intent for intent in intents if intent.error]
@@ -176,6 +189,16 @@ def _check_partition(work: Work, tables: Sequence[TableName], key: str) -> None:
             "--partition selects a part of tables that are read by partition, and none of these is",
             value=key,
             fix=f"leave it out, or select such a table (these are {', '.join(sorted(set(kinds.values())))} tables)",
+        )
+
+
+def _check_history(work: Work, tables: Sequence[TableName], sequence_by: str) -> None:
+    kinds = {work.catalog.destinations[table][0].kind for table in tables}
+    if "history" not in kinds:
+        raise SettingsError(
+            "--sequence-by is tried on tables with history, and none of these is",
+            value=sequence_by,
+            fix=f"leave it out, or select a table with apply_changes (these are {', '.join(sorted(kinds))} tables)",
         )
 
 

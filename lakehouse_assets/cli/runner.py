@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lakehouse_assets.entities.model import Entity, TableName
 from lakehouse_assets.errors import LakehouseError, SettingsError
@@ -18,6 +18,9 @@ from lakehouse_assets.sources.base import Notice
 from lakehouse_assets.tables import view
 from lakehouse_assets.tables.base import Draft, Feed, Idle, Outcome, Work
 from lakehouse_assets.tables.refresh import preview, refresh
+
+if TYPE_CHECKING:
+    from lakehouse_assets.serve.lint import Lint
 
 State = Literal["written", "unchanged", "failed", "skipped", "view", "landed elsewhere"]
 
@@ -163,6 +166,7 @@ class Intent:
     start: Any = None
     end: Any = None
     notes: tuple[str, ...] = ()
+    lint: Lint | None = None
     error: LakehouseError | None = None
 
     def row(self) -> dict[str, Any]:
@@ -175,15 +179,25 @@ class Intent:
             "reads": self.reads,
             "start": self.start,
             "end": self.end,
-            "notes": list(self.notes),
+            "notes": [*self.notes, *(self.lint.notes() if self.lint else ())],
+            "lint": None if self.lint is None else self.lint.row(),
             "error": None if self.error is None else str(self.error),
         }
 
 
-def plan_tables(work: Work, tables: Sequence[TableName], rebuild: Iterable[TableName] = ()) -> Iterator[Intent]:
-    """What `run_tables` would do, without writing.
+def plan_tables(
+    work: Work, tables: Sequence[TableName], rebuild: Iterable[TableName] = (), sequence_by: str | None = None
+) -> Iterator[Intent]:
+    """What `run_tables` would do, without writing; of tables with history also what their sequence is worth.
 
     A table whose upstream is about to be written follows it: its own range is known only then.
+
+    Args:
+        sequence_by: tried instead of the declared sequences.
+
+    Raises:
+        SqlError: it is no expression over the events' columns.
+        SchemaDrift: events cannot be ordered by its type.
     """
     again, moving, held_up = frozenset(rebuild), set[TableName](), set[TableName]()
     for table in tables:
@@ -198,7 +212,7 @@ def plan_tables(work: Work, tables: Sequence[TableName], rebuild: Iterable[Table
             held_up.add(table)
             yield Intent(table, begun.kind, "skip", reads=str(culprit), notes=(f"{culprit} cannot run",))
             continue
-        intents = list(_intents(work, table, leads, rebuild=table in again))
+        intents = list(_intents(work, table, leads, sequence_by, rebuild=table in again))
         if any(intent.error for intent in intents):
             held_up.add(table)
         elif any(intent.does != "nothing" for intent in intents):
@@ -209,7 +223,9 @@ def plan_tables(work: Work, tables: Sequence[TableName], rebuild: Iterable[Table
 _NOT_WRITTEN = {"view": "nothing: a view is not stored", "landed elsewhere": "nothing: an uploader writes it"}
 
 
-def _intents(work: Work, table: TableName, leads: Sequence[str], *, rebuild: bool) -> Iterator[Intent]:
+def _intents(
+    work: Work, table: TableName, leads: Sequence[str], sequence_by: str | None, *, rebuild: bool
+) -> Iterator[Intent]:
     kind = work.catalog.destinations[table][0].kind
     follows = f"follows {', '.join(dict.fromkeys(leads))}"
     try:
@@ -219,10 +235,24 @@ def _intents(work: Work, table: TableName, leads: Sequence[str], *, rebuild: boo
                 intent = replace(intent, does=follows)
             elif leads:
                 intent = replace(intent, notes=(*intent.notes, follows))
-            yield intent
+            yield _linted(work, intent, feed, next_, sequence_by)
     except LakehouseError as error:
         # the usual one: an upstream table is not there yet, and is about to be made
         yield Intent(table, kind, follows) if leads else Intent(table, kind, "fail", error=error)
+
+
+def _linted(work: Work, intent: Intent, feed: Feed, following: Plan | Draft | Idle, sequence_by: str | None) -> Intent:
+    """The intent with a look at the sequence of its events; a declared one that cannot be looked at is a note."""
+    from lakehouse_assets.serve.lint import lint
+
+    if feed.entity.kind != "history":
+        return intent
+    try:
+        return replace(intent, lint=lint(work, feed, following, sequence_by))
+    except LakehouseError as error:
+        if sequence_by is not None:
+            raise
+        return replace(intent, notes=(*intent.notes, f"the sequence could not be looked at: {error.problem}"))
 
 
 def intent_of(table: TableName, feed: Feed, following: Plan | Draft | Idle) -> Intent:

@@ -17,14 +17,13 @@ LATER = """
     delta_live_store:
       - entity_id: h
         source: bronze.readings
-        source_format: dlt
-        destination: silver.history
-        primary_keys: [id]
-        apply_changes: {{sequence_by: id}}
+        source_format: asof
+        destination: silver.joined
+        lakehouse: {{tables: [bronze.readings, bronze.readings]}}
       - entity_id: d
-        source: silver.history
+        source: silver.joined
         source_format: dlt
-        destination: gold.of_history
+        destination: gold.of_joined
 """
 VIEW = """
     delta_live_store:
@@ -149,10 +148,10 @@ def test_what_this_version_does_not_run_fails_by_name_while_the_others_run(lab: 
     """An entity of a kind of later versions fails naming it and what is missing; the others run; exit code 1."""
     lab.declare(LATER, "later.yaml")
     done = reports(lab, "run", "*", code=1)
-    assert done["silver.history"]["state"] == "failed"
-    assert "'h' (silver.history)" in done["silver.history"]["error"]
-    assert "'history'" in done["silver.history"]["error"]
-    assert done["gold.of_history"]["state"] == "skipped"
+    assert done["silver.joined"]["state"] == "failed"
+    assert "'h' (silver.joined)" in done["silver.joined"]["error"]
+    assert "'asof'" in done["silver.joined"]["error"]
+    assert done["gold.of_joined"]["state"] == "skipped"
     assert done["gold.thirds"]["state"] == "written"
 
 
