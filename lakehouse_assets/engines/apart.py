@@ -8,8 +8,6 @@ What does not belong here: SQL, commits.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -74,20 +72,12 @@ def mixed(table: DeltaTable) -> list[DataFile]:
     if name is None:
         return []
     files, open_rows, closed_rows = [], 0, 0
-    for file, nulls in _with_nulls(table, name):
-        rows = file.rows or 0
+    counts = table.null_counts(name)
+    for file in table.files():
+        rows, nulls = file.rows or 0, counts.get(file.path)
         if nulls is None or nulls:
             open_rows += nulls or 0
             closed_rows += rows - (nulls or 0)
         if nulls is None or 0 < nulls < rows:
             files.append(file)
     return files if closed_rows > max(FEWEST, MOST_CLOSED * open_rows) else []
-
-
-def _with_nulls(table: DeltaTable, name: str) -> Iterator[tuple[DataFile, int | None]]:
-    """Each file with how many rows have NULL in a column; `None` where the log does not say."""
-    kind = table.schema.field(name).type
-    path = f"{name}.{kind.field(0).name}" if pa.types.is_struct(kind) else name
-    nulls = table.null_counts(path)
-    for file in table.files():
-        yield file, nulls.get(file.path)

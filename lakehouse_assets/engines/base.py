@@ -126,8 +126,11 @@ class Engine(ABC):
         """Change properties of a table in a commit of its own; no row changes."""
 
     @abstractmethod
-    def read(self, handle: Handle) -> Relation:
+    def read(self, handle: Handle, within: Within | None = None) -> Relation:
         """The table's rows at the handle's version.
+
+        Args:
+            within: only rows that lie there are needed; others may come as well.
 
         Raises:
             FeatureRefused: the table uses a Delta feature that this engine would misread.

@@ -99,9 +99,9 @@ class EmbeddedEngine(Engine):
     def set_properties(self, handle: Handle, properties: Mapping[str, str]) -> None:
         self._table(handle).set_properties(properties)
 
-    def read(self, handle: Handle) -> DuckRelation:
+    def read(self, handle: Handle, within: Within | None = None) -> DuckRelation:
         table = self._table(handle)
-        return self._scan(table, table.files())
+        return self._scan(table, table.files() if within is None else table.files_within(within))
 
     def changes(self, handle: Handle, start: int) -> Changes:
         table = self._table(handle)

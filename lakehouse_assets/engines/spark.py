@@ -154,7 +154,7 @@ class SparkEngine(Engine):
         with self._told({_METADATA: mark_of("properties")}), spark_faults("ALTER TABLE", handle.uri):
             self.spark.sql(set_properties(self._registry.writable(handle.uri).sql, properties))
 
-    def read(self, handle: Handle) -> SparkRelation:
+    def read(self, handle: Handle, within: Within | None = None) -> SparkRelation:  # Spark skips files
         def make(staging: Staging) -> DataFrame:
             return self._registry.readable(handle.uri).read(staging.spark, versionAsOf=handle.version)
 

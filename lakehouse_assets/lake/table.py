@@ -6,6 +6,7 @@ The handle itself comes from delta-rs (`delta.py` opens it). What does not belon
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -17,7 +18,7 @@ from lakehouse_assets.lake.faults import translated
 from lakehouse_assets.lake.files import data_files
 from lakehouse_assets.lake.schemas import same_type, widens
 from lakehouse_assets.lake.storage import Storage, store_faults
-from lakehouse_assets.lake.values import Commit, DataFile, Moved
+from lakehouse_assets.lake.values import Commit, DataFile, Moved, Within
 
 if TYPE_CHECKING:
     import deltalake
@@ -94,8 +95,13 @@ class TableAt:
         return data_files(self.uri, self.file_root(), actions, self.partition_by, bounds or {})
 
     def null_counts(self, column: str) -> dict[str, int]:
-        """Path of a live file -> how many of its rows have NULL in a column (`a.b`: a field), where its log says so."""
+        """Path of a live file -> how many of its rows have NULL in a column, where its log says so.
+
+        Of a struct its first field is looked at: there may be fewer rows in which the whole is NULL, never more.
+        """
         actions, root = self._adds(), self.file_root()
+        kind = self.schema.field(column).type
+        column = f"{column}.{kind.field(0).name}" if pa.types.is_struct(kind) else column
         if f"null_count.{column}" not in actions.schema.names:
             return {}
         counts = actions.column(f"null_count.{column}").to_pylist()
@@ -103,6 +109,25 @@ class TableAt:
         return {
             f"{root}/{unquote(path)}": count for path, count in zip(paths, counts, strict=True) if count is not None
         }
+
+    def files_within(self, within: Within) -> list[DataFile]:
+        """The live files that may hold rows which lie `within`; all where the log does not say."""
+        nulls, actions = self.null_counts(within.column), self._adds()
+        most: dict[str, Any] = {}  # the highest value of each file
+        name = f"max.{within.column}"
+        if within.least is not None and type(within.least) in (int, str, date) and name in actions.schema.names:
+            paths = (f"{self.file_root()}/{unquote(path)}" for path in actions.column("path").to_pylist())
+            most = dict(zip(paths, actions.column(name).to_pylist(), strict=True))
+
+        least: Any = within.least
+
+        def may_hold(file: DataFile) -> bool:
+            if nulls.get(file.path) != 0:
+                return True
+            highest: Any = most.get(file.path)
+            return least is not None and (type(highest) is not type(least) or bool(highest >= least))
+
+        return [file for file in self.files() if may_hold(file)]
 
     def weight(self) -> tuple[int, int]:
         """The number of live files, and their bytes."""

@@ -248,7 +248,7 @@ class _Derivation:
             sql += f" UNION SELECT {columns} FROM touched AS t JOIN log AS l ON {after} WHERE NOT (l.{ROWWISE})"
         relations = {"touched": touched, "log": self.history.facts}
         if shape.soft:
-            relations["stored"] = padded(self.engine, self.engine.read(target), self.columns)
+            relations["stored"] = self._stored(target, None)
             is_open = f" AND s.{quoted(shape.end)} IS NULL" if shape.scd == 2 else ""
             sql += (
                 f" UNION SELECT {columns} FROM touched AS t JOIN stored AS s ON {same_keys(shape, 's', 't')} WHERE "
@@ -269,15 +269,14 @@ class _Derivation:
     def _old(self, target: Handle, touched: Relation, late: Relation | None) -> Relation:
         """The rows that may change: the open rows of touched keys, and what a late key showed from its event on."""
         shape = self.shape
-        relations = {"stored": padded(self.engine, self.engine.read(target), self.columns), "touched": touched}
         columns = listed(self.columns.names, "t.")
         sql = f"SELECT {columns} FROM stored AS t LEFT SEMI JOIN touched AS x ON {same_keys(shape, 't', 'x')}"
         if shape.scd == 1:
-            return self.engine.query(sql, relations)
+            return self.engine.query(sql, {"stored": self._stored(target, None), "touched": touched})
         end = f"t.{quoted(shape.end)}"
         sql += f" WHERE {end} IS NULL"
         if late is None:
-            return self.engine.query(sql, relations)
+            return self.engine.query(sql, {"stored": self._stored(target, Within(shape.end)), "touched": touched})
         after = not_before(unpacked(shape, shape.end, "t."), _qualified("x", shape.sequence))
         least, params = self._least(late, shape.sequence[0], end)
         if shape.inherited or shape.soft:  # then a late key is made again as a whole
@@ -286,7 +285,12 @@ class _Derivation:
             f" UNION ALL SELECT {columns} FROM stored AS t LEFT SEMI JOIN late AS x ON {same_keys(shape, 't', 'x')} "
             f"AND {after} WHERE {end} IS NOT NULL{least}"
         )
-        return self.engine.query(sql, relations | {"late": late}, params)
+        within = Within(shape.end, params["least"]) if params else None  # type: ignore[arg-type]
+        relations = {"stored": self._stored(target, within), "touched": touched, "late": late}
+        return self.engine.query(sql, relations, params)
+
+    def _stored(self, target: Handle, within: Within | None) -> Relation:
+        return padded(self.engine, self.engine.read(target, within), self.columns)
 
     def _events(self, new: Relation, late: Relation | None, old: Relation) -> Relation:
         """What the text takes: new events after the open rows of their keys, and the whole of late keys."""
@@ -305,24 +309,30 @@ class _Derivation:
     def _again(self, late: Relation, old: Relation) -> Relation:
         """The events of late keys, from the start of the oldest row on that may change."""
         shape = self.shape
-        relations = {"late": late, "log": self.history.facts}
-        chosen = f"SELECT f.* FROM log AS f LEFT SEMI JOIN late AS x ON {same_keys(shape, 'f', 'x')}"
-        if shape.scd == 2 and not shape.inherited and not shape.soft:
-            relations["old"] = old
-            keys, parts = listed(shape.keys), listed(shape.sequence)
-            pairs = zip(unpacked(shape, shape.start, "o."), shape.sequence, strict=True)
-            starts = ", ".join(f"{sql} AS {quoted(name)}" for sql, name in pairs)
-            both = (
-                f"SELECT {keys}, {parts} FROM late UNION ALL SELECT {listed(shape.keys, 'o.')}, {starts} FROM old AS o "
-                f"LEFT SEMI JOIN late AS x ON {same_keys(shape, 'o', 'x')}"
-            )
-            rank = f"row_number() OVER (PARTITION BY {keys} ORDER BY {parts}) AS __n"
-            first = f"SELECT {keys}, {parts} FROM (SELECT *, {rank} FROM ({both}) AS both) AS ranked WHERE __n = 1"
-            after = not_before(_qualified("f", shape.sequence), _qualified("b", shape.sequence))
-            chosen = (
-                f"SELECT f.* FROM log AS f LEFT SEMI JOIN ({first}) AS b ON {same_keys(shape, 'f', 'b')} AND {after}"
-            )
-        return self.history.events(self.engine.query(chosen, relations), late)
+        relations: dict[str, Relation] = {"late": late, "log": self.history.facts}
+        if shape.scd == 1 or shape.inherited or shape.soft:
+            chosen = f"SELECT f.* FROM log AS f LEFT SEMI JOIN late AS x ON {same_keys(shape, 'f', 'x')}"
+            return self.history.events(self.engine.query(chosen, relations), late)
+        keys, parts = listed(shape.keys), listed(shape.sequence)
+        pairs = zip(unpacked(shape, shape.start, "o."), shape.sequence, strict=True)
+        starts = ", ".join(f"{sql} AS {quoted(name)}" for sql, name in pairs)
+        both = (
+            f"SELECT {keys}, {parts} FROM late UNION ALL SELECT {listed(shape.keys, 'o.')}, {starts} FROM old AS o "
+            f"LEFT SEMI JOIN late AS x ON {same_keys(shape, 'o', 'x')}"
+        )
+        rank = f"row_number() OVER (PARTITION BY {keys} ORDER BY {parts}) AS __n"
+        first = self.history.ask(
+            f"SELECT {keys}, {parts} FROM (SELECT *, {rank} FROM ({both}) AS both) AS ranked WHERE __n = 1",
+            late=late,
+            old=old,
+        )
+        after = not_before(_qualified("f", shape.sequence), _qualified("b", shape.sequence))
+        least, params = self._least(first, shape.sequence[0], f"f.{quoted(shape.sequence[0])}")
+        chosen = (
+            f"SELECT f.* FROM log AS f LEFT SEMI JOIN first AS b ON {same_keys(shape, 'f', 'b')} AND {after} "
+            f"WHERE true{least}"
+        )
+        return self.history.events(self.engine.query(chosen, relations | {"first": first}, params), late)
 
     def _difference(self, rows: Relation, old: Relation) -> Relation:
         """What a merge has to do: rows that are new or differ, and rows that are gone."""
