@@ -14,17 +14,16 @@ from benchmarks.common import Case, Report, Sample
 ABOUT = (
     "A table of type 2 with a million keys and 3 or 10 versions of each gets batches that change 20,000 keys chosen at "
     "random: in order (newer than all that is known), or late (each falls into the last closed version of its key). "
-    "Ours is what `lakehouse run` does: plan, log, late keys, quarantine, target with its change data feed, counts; the "
-    "changed rows come from a Delta table. The peers get the changed rows in memory and run the MERGE with two branches "
-    "that is taught for SCD2, on a table of the same size; they keep no log, notice no late event, no tie and no "
-    "replay, and write no change data feed. All are warm: libraries are loaded, and Spark has run the MERGE once."
+    "Ours is what `lakehouse run` does: plan, log, late keys, quarantine, target with its change data feed, counts; "
+    "the changed rows come from a Delta table. The peers get the changed rows in memory and run the MERGE with two "
+    "branches that is taught for SCD2, on a table of the same size; they keep no log, notice no late event, no tie and "
+    "no replay, and write no change data feed. All are warm: libraries are loaded, and Spark has run the MERGE once."
 )
 NOTES = [
-    "Of our time about half is delta-rs's MERGE with the change data feed; the peer's is without it. The rest reads and "
-    "judges the rows, appends the log, asks it for late keys, and compares. 1.3 times a MERGE that does nothing else is "
-    "missed; a writer of our own was no faster once it wrote the change data feed, too.",
-    "Made again from a log of ten million events DuckDB takes what `LAKEHOUSE_MEMORY_LIMIT` (2 GB) allows; with less "
-    "it spills.",
+    "About half of our time is delta-rs's MERGE with the change data feed; the peer's is without it. The rest reads "
+    "and judges the rows, appends the log, asks it for late keys, and compares. 1.3 times a MERGE that does nothing "
+    "else is missed.",
+    "Made again from a log of ten million events DuckDB takes what `LAKEHOUSE_MEMORY_LIMIT` (2 GB) allows.",
     "The open rows of our table stand in files of their own, so a merge opens no other however long the history is; "
     "the peers' table is one of appended versions, as their MERGE leaves it.",
     "dlt's scd2 strategy is missing: it needs a SQL destination (its Delta tables on a file system have upsert only), "
