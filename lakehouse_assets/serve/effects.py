@@ -98,6 +98,10 @@ def intervals_of(rows: Iterable[Mapping[str, Any]], shape: Shape, facts: Iterabl
     return tuple(Interval(decided, None, {name: row[name] for name in names}) for row in rows)
 
 
+DECIDED = "a later event decides"
+"""Why an event of a table of type 1 does not show."""
+
+
 def with_truncates(facts: Iterable[Fact], truncates: Iterable[Fact], intervals: Iterable[Interval]) -> list[Fact]:
     """The facts of a key with the truncates that did something to it: a row ends there, or (type 1) went with it.
 
@@ -106,16 +110,15 @@ def with_truncates(facts: Iterable[Fact], truncates: Iterable[Fact], intervals: 
     """
     found, rows = list(facts), _Rows(intervals)
     for truncate in truncates:
-        before = [fact for fact in found if fact.fate == "applied" and order(fact.sequence) <= order(truncate.sequence)]
-        gone = [fact for fact in before if fact.effect == "opened" and order(fact.opens) not in rows.starting]
+        lived = [fact for fact in found if fact.fate == "applied" or fact.why == DECIDED]
+        before = [fact for fact in lived if order(fact.sequence) <= order(truncate.sequence)]
+        newest = max(before, key=lambda fact: order(fact.sequence), default=None)
+        gone = newest is not None and newest.why == DECIDED and newest.operation == "upsert"
+        if gone and newest is not None:
+            found[found.index(newest)] = replace(newest, why="a truncate came after it")
         if order(truncate.sequence) in rows.ending or gone:
-            found = [_superseded(fact) if fact in gone else fact for fact in found]
             found.append(replace(truncate, effect="closed"))
     return found
-
-
-def _superseded(fact: Fact) -> Fact:
-    return replace(fact, fate="superseded", why="a truncate came after it", effect="none")
 
 
 def timeline_of(key: Mapping[str, object], intervals: Iterable[Interval], facts: Iterable[Fact]) -> Timeline:

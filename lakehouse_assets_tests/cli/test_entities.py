@@ -77,11 +77,11 @@ def test_validate_notes_what_this_version_does_not_run(lab: Machine) -> None:
     done = lab.lakehouse("entities", "validate")
     assert done.exit_code == 0
     lab.declare(
-        "delta_live_store: [{{entity_id: k, source: bronze.readings, source_format: dlt, destination: silver.h, "
-        "primary_keys: [id], apply_changes: {{sequence_by: id}}}}]",
+        "delta_live_store: [{{entity_id: k, source: bronze.readings, source_format: asof, destination: silver.h, "
+        "lakehouse: {{tables: [bronze.readings, bronze.readings]}}}}]",
         "k.yaml",
     )
-    assert "silver.h is a table of kind 'history'" in lab.lakehouse("entities", "validate").stderr
+    assert "silver.h is a table of kind 'asof'" in lab.lakehouse("entities", "validate").stderr
 
 
 def test_validate_shows_every_fault(machine: Machine) -> None:

@@ -218,7 +218,8 @@ def test_a_truncate_that_closed_a_row_is_told() -> None:
 
 def test_a_truncate_takes_a_row_of_type_1_away() -> None:
     """The event that decided counts no more, and says why."""
-    facts = with_truncates([fact(5)], [fact(9, "none", operation="truncate")], [])
+    decided = fact(5, "none", fate="superseded", why="a later event decides")
+    facts = with_truncates([decided], [fact(9, "none", operation="truncate")], [])
     assert [(line.fate, line.effect) for line in explained(facts, [])] == [
         ("superseded", "not visible: a truncate came after it"),
         ("applied", "deleted the row"),
