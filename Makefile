@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-jvm setup-runtime setup-azurite demo dev dev-databricks test test-fast test-runtime bench bench-setup check fmt lock wheel
+.PHONY: help setup setup-jvm setup-runtime setup-azurite setup-kafka demo dev dev-databricks test test-fast test-runtime bench bench-setup check fmt lock wheel
 
 # Bytecode makes every Python start faster; some machines switch it off.
 unexport PYTHONDONTWRITEBYTECODE
@@ -55,14 +55,28 @@ $(AZURITE)/.ready: infra/local/azurite/package.json
 	npm install --prefix infra/local/azurite --no-package-lock --no-audit --no-fund --loglevel=error
 	touch $@
 
-demo: setup ## Run the whole graph on simulated sensors and show what it built
+KAFKA := infra/local/kafka
+
+setup-kafka: $(KAFKA)/libs/.ready ## Install the Kafka broker that tests run against (needs Java 17 and Maven)
+
+$(KAFKA)/libs/.ready: $(KAFKA)/pom.xml
+	@command -v mvn >/dev/null || { echo "Maven is missing: install it (mvn), and Java 17" >&2; exit 1; }
+	rm -rf $(@D)
+	mvn --quiet --batch-mode --file $< dependency:copy-dependencies -DoutputDirectory=libs -DincludeScope=runtime
+	touch $@
+
+demo: setup ## Run the whole graph on simulated sensors and real prices, and show what it built
 	$(BIN)/lakehouse demo
 
-dev: setup ## Open the Dagster UI with a live sensor simulator and automation switched on
+dev: setup ## Open the Dagster UI with live sensors and prices, and automation switched on
 	mkdir -p demo/dagster && cp dagster.yaml demo/dagster/
+	rm -rf demo/dev-lake demo/kafka.address
 	$(BIN)/lakehouse simulate sensors --database demo/sensors.db --live --rate 20 & simulator=$$!; \
-	trap "kill $$simulator" EXIT; \
-	PATH="$(abspath $(BIN)):$$PATH" DAGSTER_HOME="$(abspath demo/dagster)" LAKEHOUSE_ROOT="$(abspath demo/lake)" \
+	$(BIN)/lakehouse simulate kafka --broker --address-file demo/kafka.address --live --rate 0.5 & broker=$$!; \
+	trap "kill $$simulator $$broker 2>/dev/null" EXIT; \
+	until [ -s demo/kafka.address ]; do sleep 0.2; kill -0 $$broker || exit 1; done; \
+	export LAKEHOUSE_KAFKA="$$(cat demo/kafka.address)" LAKEHOUSE_KAFKA_VERSION=2.0; \
+	PATH="$(abspath $(BIN)):$$PATH" DAGSTER_HOME="$(abspath demo/dagster)" LAKEHOUSE_ROOT="$(abspath demo/dev-lake)" \
 	LAKEHOUSE_SENSOR_DB="$(abspath demo/sensors.db)" LAKEHOUSE_AUTOMATION=running \
 	$(BIN)/dagster dev -w workspace.yaml
 
@@ -82,7 +96,7 @@ dev-databricks: setup setup-jvm ## Open the Dagster UI on a simulated Databricks
 	LAKEHOUSE_TARGET=databricks LAKEHOUSE_DATABRICKS="$(abspath infra/local/databricks.yaml)" DATABRICKS_TOKEN=dapi-dev \
 	$(BIN)/dagster dev -w workspace.yaml
 
-TOOLS := $(if $(shell command -v mvn),setup-jvm setup-runtime) $(if $(shell command -v npm),setup-azurite)
+TOOLS := $(if $(shell command -v mvn),setup-jvm setup-runtime setup-kafka) $(if $(shell command -v npm),setup-azurite)
 
 test: setup check $(TOOLS) ## Run every test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup lakehouse_assets_tests

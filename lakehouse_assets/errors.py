@@ -27,6 +27,7 @@ again can help. Errors of libraries are turned into these at one seam each (the 
     └── TransientError                trying again can help
         ├── ConcurrentWriter          another process committed first
         ├── SourceBusy                the source is locked, or changed while it was read
+        ├── SourceUnreachable         no server answers
         ├── LaunchLost                the cluster, or the way to it, was lost while a step ran there
         └── StoreFailed               the disk is full, or the object store failed
 """
@@ -187,6 +188,10 @@ class ConcurrentWriter(TransientError):
 
 class SourceBusy(TransientError):
     """The source is locked by somebody else, or changed while it was read."""
+
+
+class SourceUnreachable(TransientError):
+    """No server answers where the source should be."""
 
 
 class StoreFailed(TransientError):

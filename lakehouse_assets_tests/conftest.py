@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from lakehouse_assets.lake.storage import Storage
 
 if TYPE_CHECKING:
     from lakehouse_assets.engines.spark import SparkEngine
+    from lakehouse_assets_tests.kafka_broker import Broker
 
 ROOT = Path(__file__).parent.parent
 _CALL = (
@@ -170,6 +171,34 @@ def azure(azurite_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     return bucket
 
 
+def need_kafka() -> None:
+    """Skip a test that needs a Kafka broker, where none can run; under `CI` it has to."""
+    from lakehouse_assets_tests import kafka_broker
+
+    lacking = kafka_broker.missing()
+    need(not lacking, "a Kafka broker", f"{'; '.join(lacking)}: `make setup-kafka`")
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Broker]:
+    """A Kafka broker that lives as long as the tests: nobody ends it, and each test has topics of its own."""
+    need_kafka()
+    from lakehouse_assets_tests.kafka_broker import Broker
+
+    with Broker() as broker:
+        yield broker
+
+
+@pytest.fixture
+def kafka_brokers() -> Iterator[Callable[..., Broker]]:
+    """Makes and starts brokers that a test may kill or configure; they are ended and removed with the test."""
+    need_kafka()
+    from lakehouse_assets_tests.kafka_broker import Broker
+
+    with ExitStack() as stack:
+        yield lambda **config: stack.enter_context(Broker(**config))
+
+
 QUICK = {
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Ddelta.log.cacheSize=10",
     "spark.sql.codegen.wholeStage": "false",
@@ -201,8 +230,10 @@ def spark() -> Iterator[SparkEngine]:
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of Spark take time. Those of one session run in one worker, those of simulated workspaces in another."""
+    """Tests of Spark take time, and those of a Kafka broker. Spark's run in one worker, simulated workspaces in another."""
     for item in items:
+        if {"kafka", "kafka_brokers"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
         if "spark" in getattr(item, "fixturenames", ()) or item.get_closest_marker("spark"):
             item.add_marker(pytest.mark.slow)
             apart = {"databricks", "workspace"} & set(item.path.parts)

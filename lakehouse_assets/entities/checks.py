@@ -154,6 +154,8 @@ _NO_SCHEMA = {
     "delta": "a Delta table has a schema of its own: type columns in select_expr (CAST)",
     "sql": "its columns come from the query",
     "asof": "its columns come from its two upstream tables",
+    "kafka": "its columns are given (key, value, topic, partition, offset, timestamp, timestampType, headers): take "
+    "values apart in a table that reads this one, with from_json",
 }
 
 
@@ -184,6 +186,9 @@ def _by_format(entity: Entity) -> Iterator[Misfit]:
             tables,
             fix=f"write lakehouse: {{tables: [{entity.source}, RIGHT]}}",
         )
+    if form != "kafka" and entity.lakehouse.on_data_loss:
+        where, value = ("lakehouse", "on_data_loss"), entity.lakehouse.on_data_loss
+        yield Misfit(where, "belongs to source_format kafka alone", value, fix="remove it")
     if form != "asof" and tables:
         yield Misfit(("lakehouse", "tables"), "belongs to source_format asof alone", tables, fix="remove it")
 
@@ -304,6 +309,12 @@ def _lakehouse(entity: Entity) -> Iterator[Misfit]:
             fix="say `writers: spark` beside it, or remove it",
         )
     yield from _evolution(entity)
+    if options.lag and entity.source_format != "kafka":
+        yield Misfit(("lakehouse", "lag"), "belongs to source_format kafka alone", fix="remove it")
+    if options.lag and None not in (options.lag.warn, options.lag.fail) and options.lag.warn > options.lag.fail:  # type: ignore[operator]
+        yield Misfit(("lakehouse", "lag", "warn"), "is more than fail", options.lag.warn, fix="warn before it fails")
+    if options.chart and entity.kind == "view":
+        yield Misfit(("lakehouse", "chart"), "a view is never written, so nothing draws it", fix="use a table")
     fresh = options.freshness
     if fresh and fresh.warn_delta and fresh.fail_delta and fresh.warn_delta > fresh.fail_delta:
         yield Misfit(("lakehouse", "freshness", "warn"), "is later than fail", fresh.warn, fix="warn before it fails")

@@ -171,6 +171,26 @@ class History(Block):
     """Each sequence value is a complete extract: a key that is absent from it is deleted."""
 
 
+class Lag(Block):
+    """How many messages may wait in a topic before somebody is told."""
+
+    warn: Annotated[int, Field(ge=0)] | None = None
+    """The number above which the lag check warns."""
+    fail: Annotated[int, Field(ge=0)] | None = None
+    """The number above which the lag check fails."""
+
+
+class Chart(Block):
+    """What is drawn of a table after each run that wrote it: one panel for each of `y`, one line for each of `by`."""
+
+    x: Name
+    """The column along which it is drawn: a date, a timestamp or a number."""
+    y: Annotated[list[Name], Field(min_length=1, max_length=4)]
+    """The columns that are drawn: numbers, one panel each."""
+    by: Name | None = None
+    """The column whose values have a line of their own; absent: one line."""
+
+
 class LakehouseOptions(Block):
     """Options of this project for one table; each is optional, and absent means the plain meaning of the entity."""
 
@@ -180,6 +200,8 @@ class LakehouseOptions(Block):
     """`upload`: an edge uploader writes this table; a run here never lands it."""
     source_timezone: TimeZone | None = None
     """The IANA zone of source times that carry no zone of their own; absent: UTC, and it is reported."""
+    on_data_loss: Literal["fail", "mark"] | None = None
+    """What becomes of messages that a Kafka topic lost before they were read: stop (default), or mark them as lost."""
     lookback: Duration | None = None
     """How far behind the newest row a time cursor looks for rows that came late."""
     horizon: Duration | None = None
@@ -194,6 +216,8 @@ class LakehouseOptions(Block):
     """When the table is refreshed by the clock."""
     freshness: Freshness | None = None
     """How old the newest data may be."""
+    lag: Lag | None = None
+    """How many messages may wait in the topic."""
     owners: Annotated[list[Annotated[str, AfterValidator(_owner)]], BeforeValidator(_none_to_empty_list)] = []
     """Who answers for the table: e-mail addresses or `team:name`."""
     cluster_by: Names = []
@@ -208,6 +232,8 @@ class LakehouseOptions(Block):
     """Comments on columns: name to text."""
     severity: Annotated[dict[Name, Literal["warn", "error"]], BeforeValidator(_none_to_empty_map)] = {}
     """How a broken rule shows on its check: rule name to `warn` or `error`."""
+    chart: Chart | None = None
+    """What is drawn of the table."""
     tables: Names = []
     """The two upstream tables of an as-of join: left, right."""
 

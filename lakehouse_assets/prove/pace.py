@@ -14,13 +14,14 @@ from typing import Any
 import pyarrow as pa
 
 from lakehouse_assets.entities.model import Entity
-from lakehouse_assets.sources.base import Batch, Notice, Past, Position, Source
+from lakehouse_assets.sources.base import Batch, Frame, Notice, Past, Position, Source
 
 BOUNDS: Mapping[str, tuple[str, str]] = {
     "sqlite": ("sqlite.maxRowsPerBatch", "rows"),
     "cloudFiles": ("cloudFiles.maxFilesPerTrigger", "count"),
+    "kafka": ("maxOffsetsPerTrigger", ""),
 }
-"""Format -> the option that bounds its batches, and the key of its positions that counts what was read.
+"""Format -> the option that bounds its batches, and the key of its positions that counts what was read ("": all do).
 
 A format that is not here is read in one batch."""
 _SHOWN = "shown"
@@ -30,13 +31,21 @@ _SHOWN = "shown"
 def measure(source: Source, rounds: int, most: int) -> int:
     """How many rows (or files) a batch may hold so that there is a full one for each round; at most `most`."""
     if source.incremental:
-        key = BOUNDS.get(source.entity.source_format, ("", ""))[1]
-        count = int(source.latest(Past()).get(key, 0))
+        count = _counted(source)
     else:
         count = sum(
             _size(part) for part in _first(source.read(source.earliest(), source.latest(Past())), rounds * most)
         )
     return max(1, min(count // rounds, most))
+
+
+def _counted(source: Source) -> int:
+    """How much an incremental source holds; nothing where its format cannot bound a batch."""
+    if source.entity.source_format not in BOUNDS:
+        return 0
+    key = BOUNDS[source.entity.source_format][1]
+    end = source.latest(Past())
+    return int(end.get(key, 0)) if key else sum(end.values()) - sum(source.earliest().values())
 
 
 def paced(open_source: Callable[[Entity], Source], batch: Mapping[str, int], shown: int) -> Callable[[Entity], Source]:
@@ -58,7 +67,7 @@ def bounded(entity: Entity, most: int) -> Entity:
     if entity.source_format not in BOUNDS:
         return entity
     option = BOUNDS[entity.source_format][0]
-    others = {name: value for name, value in entity.read_options.items() if name not in (option, option.split(".")[1])}
+    others = {name: value for name, value in entity.read_options.items() if name not in (option, option.split(".")[-1])}
     return entity.model_copy(update={"read_options": {**others, option: str(most)}})
 
 
@@ -85,9 +94,17 @@ class PacedSource(Source):
         """The inner source's columns of a range."""
         return self._inner.columns(_bare(start), _bare(end))
 
-    def holds(self, position: Position) -> bool:
+    def holds(self, start: Position, end: Position) -> bool:
         """Whether the inner source holds it."""
-        return self._inner.holds(_bare(position))
+        return self._inner.holds(_bare(start), _bare(end))
+
+    def resume(self, position: Position) -> Position:
+        """The inner source's."""
+        return self._inner.resume(_bare(position))
+
+    def frame(self, start: Position, end: Position) -> Frame | None:
+        """The inner source's, of a range that needs no cut."""
+        return self._inner.frame(_bare(start), _bare(end)) if self.incremental else None
 
     def earliest(self) -> Position:
         """The inner source's."""
@@ -117,6 +134,10 @@ class PacedSource(Source):
     def audit(self, past: Past) -> list[Notice]:
         """The inner source's."""
         return self._inner.audit(past) if self.incremental else []
+
+    def losses(self, past: Past) -> list[Notice]:
+        """The inner source's."""
+        return self._inner.losses(past) if self.incremental else []
 
     def describe(self) -> dict[str, Any]:
         """The inner source's facts."""

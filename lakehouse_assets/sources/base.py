@@ -51,6 +51,10 @@ class Batch:
     kept: pa.RecordBatch | None = None
 
 
+LOSSES = frozenset({"rows_missing", "files_missing", "pruned"})
+"""Codes of notices that tell of rows which the source no longer holds."""
+
+
 @dataclass(frozen=True)
 class Notice:
     """Something a person should know that does not stop the batch; `code` is stable, `message` is for reading."""
@@ -59,17 +63,46 @@ class Notice:
     message: str
 
 
+def _never() -> None:
+    """No plan was made."""
+
+
 @dataclass(frozen=True)
 class Past:
-    """The end positions of the plans that were made for this stream since its last rebuild, oldest first."""
+    """The plans that were made for this stream since its last rebuild.
+
+    Attributes:
+        positions: where they ended, oldest first.
+        last: where the last one ended.
+        first: where the first one started; `None` where that is not known.
+        incarnation: of the stream in which the last one was made; `None` where that is not known.
+    """
 
     positions: Callable[[], Iterable[Position]] = field(default=tuple)
     last: Position | None = None
+    first: Callable[[], Position | None] = _never
+    incarnation: str | None = None
 
     @classmethod
     def of(cls, *positions: Position) -> Self:
         """A past of given positions."""
         return cls(lambda: positions, positions[-1] if positions else None)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A closed range as a reader of Spark's own gives it.
+
+    Attributes:
+        format, options: what the reader is told; secrets are resolved, so this is never recorded or shown.
+        select: Spark SQL that makes `schema()` and `ROW_FIELDS` of what it gives.
+        misfits: rows of the range that no reader gives.
+    """
+
+    format: str
+    options: Mapping[str, str] = field(repr=False)
+    select: tuple[str, ...]
+    misfits: Batch | None = None
 
 
 class Source(ABC):
@@ -92,9 +125,17 @@ class Source(ABC):
         """The columns of a closed range: `schema()`, unless the columns are learned from the data itself."""
         return self.schema()
 
-    def holds(self, position: Position) -> bool:
-        """Whether the range that ends at `position` can still be read; what was rewritten cannot."""
+    def holds(self, start: Position, end: Position) -> bool:
+        """Whether the range can still be read; what was rewritten or removed cannot."""
         return True
+
+    def resume(self, position: Position) -> Position:
+        """Where a batch after `position` starts: there, unless the source has to say more about what lies between."""
+        return position
+
+    def frame(self, start: Position, end: Position) -> Frame | None:
+        """The range for an engine that reads such a source by itself; `None`: there is no such reader."""
+        return None
 
     @abstractmethod
     def earliest(self) -> Position:
@@ -137,6 +178,17 @@ class Source(ABC):
         """What a careful look finds that `latest` cannot see: rows that came late, vanished or were rewritten."""
         return []
 
+    def lag(self, position: Position | None) -> Mapping[str, int] | None:
+        """How many rows are still to be read after `position` (`None`: from the start), by part of the stream.
+
+        Cheap, as `latest`; `None`: a source that cannot tell without reading.
+        """
+        return None
+
+    def losses(self, past: Past) -> list[Notice]:
+        """What a table would lose that is read from the start again: rows of `past` that the source no longer holds."""
+        return [notice for notice in self.audit(past) if notice.code in LOSSES]
+
     def partitions(self) -> Mapping[str, str]:
         """Key -> fingerprint, for sources that are read by partition; empty for the others."""
         return {}
@@ -158,6 +210,7 @@ class Source(ABC):
 FORMATS: Mapping[str, str] = {
     "sqlite": "lakehouse_assets.sources.sqlite:SqliteSource",
     "cloudFiles": "lakehouse_assets.sources.files:DiscoveredFiles",
+    "kafka": "lakehouse_assets.sources.kafka:KafkaSource",
     "csv": "lakehouse_assets.sources.files:WholeFiles",
     "json": "lakehouse_assets.sources.files:WholeFiles",
     "parquet": "lakehouse_assets.sources.files:WholeFiles",

@@ -182,9 +182,9 @@ class WholeFiles(_Files):
         """Always the same: a source that is read as a whole may change as it likes."""
         return "whole"
 
-    def holds(self, position: Position) -> bool:
-        """Whether the files still are those of `position`: `read` cannot give its rows where they are not."""
-        return self.latest(Past()) == position
+    def holds(self, start: Position, end: Position) -> bool:
+        """Whether the files still are those of `end`: `read` cannot give its rows where they are not."""
+        return self.latest(Past()) == end
 
     def _range(self, start: Position, end: Position) -> Sequence[FileStat]:
         if end == start:
@@ -255,9 +255,9 @@ class DiscoveredFiles(_Files):
                 f"nothing, where a retention job removed it; a rebuild of {table} would lose its rows")))  # fmt: skip
         return [*found, *self._missing_columns(read, now), *self._idle_options()]
 
-    def holds(self, position: Position) -> bool:
-        """Whether no file of `position` was rewritten since: `read` cannot give its rows where one was."""
-        return not any(self.place.changed(FileStat.of(entry)) for entry in position["files"])
+    def holds(self, start: Position, end: Position) -> bool:
+        """Whether no file of the range was rewritten since: `read` cannot give its rows where one was."""
+        return not any(self.place.changed(FileStat.of(entry)) for entry in end["files"])
 
     def _range(self, start: Position, end: Position) -> Sequence[FileStat]:
         if end == start:

@@ -14,7 +14,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
@@ -24,7 +24,7 @@ from lakehouse_assets.errors import ConcurrentWriter, ForeignCommit, LakeError, 
 from lakehouse_assets.lake.names import FeedName
 from lakehouse_assets.lake.plans import Ledger, Plan
 from lakehouse_assets.lake.storage import check_writable
-from lakehouse_assets.sources.base import Notice, Past
+from lakehouse_assets.sources.base import LOSSES, Notice, Past
 from lakehouse_assets.tables import conformed, history, landed, query
 from lakehouse_assets.tables.base import Draft, Feed, Idle, Outcome, Work, check_ours, numbered
 from lakehouse_assets.tables.history_reorder import reorder
@@ -37,8 +37,6 @@ KINDS: Mapping[str, ModuleType] = {"landed": landed, "conformed": conformed, "hi
 """Kind -> the module that drafts and writes it; views are not written at all."""
 ATTEMPTS = 6
 """How often a batch is tried again when another process commits first."""
-LOSSES = frozenset({"rows_missing", "files_missing", "pruned"})
-"""Notices after which a rebuild would lose rows that the table holds."""
 
 
 def refresh(work: Work, table: TableName, *, rebuild: bool = False) -> Iterator[Outcome]:
@@ -248,13 +246,19 @@ def _open(work: Work, entity: Entity, *, checked: bool = True) -> Opened:
     behind = last is not None and last.number > number
     done = next(reversed(ledger.history(name, number)), None) if behind else last
     positions = functools.cache(lambda: [dict(plan.end) for plan in ledger.history(name, number)])
-    past = Past(positions, dict(done.end) if done else None)
+    past = Past(positions, dict(done.end) if done else None, lambda: _first_start(ledger, name, number))
     feed = Feed(entity, name, target, done, past)
     if last is not None and last.number > number and (last.mode == "replace" or last.follows == number):
         return Opened(feed, ledger, last)
     if checked:
         _check_step(work, name, last, number, done, target)
     return Opened(feed, ledger)
+
+
+def _first_start(ledger: Ledger, name: FeedName, number: int) -> dict[str, Any] | None:
+    """Where the first batch since the last rebuild started."""
+    first = next(iter(ledger.history(name, number)), None)
+    return dict(first.start) if first else None
 
 
 def _check_step(
@@ -300,7 +304,8 @@ def _check_renamed(work: Work, feed: Feed, ledger: Ledger) -> None:
     if feed.target is None or feed.last is not None:
         return
     destination = str(feed.entity.table)
-    gone = ledger.feeds(destination) - {work.feed_name(entity).feed for entity in feeds_of(work, feed.entity.table)}
+    declared = [entity for entity in work.catalog.entities if entity.table == feed.entity.table]  # disabled ones, too
+    gone = ledger.feeds(destination) - {work.feed_name(entity).feed for entity in declared}
     if gone:
         raise LakeError(
             f"{destination} was fed under the name {sorted(gone)[0]!r}, which no entity has any more; the feed "

@@ -56,6 +56,12 @@ def test_combinations_of_apply_changes_that_are_legal(changes):
     assert entity(**history(**changes)).kind == "history"
 
 
+@pytest.mark.parametrize("choice", ["fail", "mark"])
+def test_a_topic_may_lose_data_in_either_way(choice):
+    """Stop, or mark what was lost: both belong to a topic."""
+    assert entity(source_format="kafka", lakehouse={"on_data_loss": choice}).lakehouse.on_data_loss == choice
+
+
 def test_quarantine_without_rules_is_legal():
     """D49: it does not make the table temporary; only rows that do not fit their columns go there."""
     assert entity(is_quarantined=True).is_quarantined
@@ -79,6 +85,9 @@ def test_quarantine_goes_with_apply_changes():
         ({"source_format": "sql", "source": "SELECT 1", "source_schema": "a INT"}, "come from the query"),
         ({"source_format": "dlt", "source": "x", "source_schema": "a INT"}, "select_expr"),
         ({"source_format": "delta", "source_schema": "a INT"}, "schema of its own"),
+        ({"source_format": "kafka", "source_schema": "a INT"}, "from_json"),
+        ({"lakehouse": {"on_data_loss": "mark"}}, "belongs to source_format kafka alone"),
+        ({"source_format": "kafka", "lakehouse": {"on_data_loss": "drop"}}, "'fail' or 'mark'"),
         ({"source_format": "dlt", "source": "/a/path"}, "this is a path"),
         ({"source_format": "sql", "source": "SELECT 1", "primary_keys": ["a"], "apply_changes": CHANGES}, "gives no events"),
         ({"source_format": "asof", "source": "trades"}, "two upstream tables"),

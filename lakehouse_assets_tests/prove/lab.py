@@ -22,6 +22,7 @@ from lakehouse_assets.entities.model import Entity
 from lakehouse_assets.prove.nursery import Nursery
 from lakehouse_assets.prove.proof import Proof, Prover, Trial
 from lakehouse_assets.settings import Settings
+from lakehouse_assets.simulators.kafka_mock import mock_cluster
 from lakehouse_assets.sources.base import Source, open_source
 from lakehouse_assets.sources.memory import MemorySource
 
@@ -81,6 +82,26 @@ delta_live_store:
   - {entity_id: of_view, source: "SELECT l.k, count(*) AS n, CAST(:run_date AS STRING) AS day FROM silver.large AS l JOIN silver.names AS s ON l.k = s.k GROUP BY l.k", source_format: sql, destination: gold.large}
 """
 """Every source and every kind of table that there is."""
+
+
+TOPIC = """
+  - {entity_id: topic, source: topic, source_format: kafka, destination: bronze.topic, read_options: {kafka.bootstrap.servers: "SERVERS", kafka.api.version: "2.0"}}
+  - {entity_id: of_topic, source: bronze.topic, source_format: dlt, destination: silver.topic, select_expr: ["CAST(value AS STRING) AS k", offset]}
+"""
+"""What `EVERY` holds besides where there is a broker: a topic and a table that follows it."""
+
+
+@contextmanager
+def topic() -> Iterator[str]:
+    """A stand-in for a broker, in this process, with a filled topic; the entities of `TOPIC` that read it."""
+    from confluent_kafka import Producer
+
+    with mock_cluster() as servers:
+        producer = Producer({"bootstrap.servers": servers, "log_level": 0})
+        for n in range(40):
+            producer.produce("topic", f"{n}", key="abc"[n % 3], partition=n % 3)
+        assert producer.flush(30) == 0
+        yield TOPIC.replace("SERVERS", servers)
 
 
 def open_any(entity: Entity) -> Source:

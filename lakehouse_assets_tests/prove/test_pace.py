@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 
 from lakehouse_assets.entities.model import Entity
 from lakehouse_assets.prove.pace import bounded, measure, paced
+from lakehouse_assets.simulators.kafka_mock import mock_cluster
 from lakehouse_assets.sources.base import Past, Source, open_source
 from lakehouse_assets_tests.prove.lab import orders
 
@@ -46,6 +48,7 @@ def batches(entity: Entity, rows: int, shown: int) -> list[int]:
         start = ends[-1] if ends and source.incremental else source.earliest()
         sizes.append(read(source, start, end))
         ends.append(end)
+    source.close()
     return sizes
 
 
@@ -72,6 +75,35 @@ def test_a_source_is_measured_for_full_batches(tmp_path: Path, make, expected: i
     assert measure(source, 1000, 1000) == 1
 
 
+def test_a_topic_shows_batch_after_batch() -> None:
+    """Each round shows one batch more of all partitions, and what is sent meanwhile is not looked at."""
+    with mock_cluster() as servers:
+        producer = Producer({"bootstrap.servers": servers, "log_level": 0})
+
+        def send(count: int) -> None:
+            for n in range(count):
+                producer.produce("t", f"{n}", partition=n % 2)
+            assert producer.flush(30) == 0
+
+        send(30)
+        options = {"kafka.bootstrap.servers": servers, "kafka.api.version": "2.0"}
+        fields = {"entity_id": "b", "source": "t", "source_format": "kafka", "destination": "bronze.t"}
+        entity = Entity(**fields, read_options={**options, "maxOffsetsPerTrigger": "1000"})
+        with open_source(entity) as source:
+            assert measure(source, 3, 1000) == 10
+        assert [batches(entity, 10, shown) for shown in (0, 1, 2, 3)] == [[], [10], [10, 10], [10, 10, 10]]
+        send(50)
+        assert batches(entity, 10, 3) == [10, 10, 10]
+        late = paced(open_source, {"b": 10}, 3)(entity)
+        start, end = late.earliest(), late.latest(Past())
+        assert late.verify(end, late.incarnation(end)) == []
+        assert late.holds(start, end)
+        assert late.resume(end) == end
+        assert late.losses(Past(last=end, first=lambda: start)) == []
+        assert late.frame(start, end).format == "kafka"
+        late.close()
+
+
 def test_a_users_own_bound_gives_way() -> None:
     """The option stands once, whichever way it was spelled."""
     fields = {"entity_id": "b", "source": "/d", "source_format": "cloudFiles", "destination": "bronze.t"}
@@ -85,5 +117,5 @@ def test_a_replay_reads_what_was_shown(tmp_path: Path) -> None:
         early, late = (paced(open_source, {"b": 3}, shown)(entity) for shown in (1, 3))
         end = early.latest(Past())
         assert late.verify(end, early.incarnation(end)) == []
-        assert late.holds(end)
+        assert late.holds(late.earliest(), end)
         assert read(late, late.earliest(), end) == 3

@@ -14,7 +14,7 @@ from lakehouse_assets.prove.proof import LOSSES, ROUNDS, Point, Round, sample
 from lakehouse_assets.simulators.faulty_store import FaultyProxy
 from lakehouse_assets_tests.conftest import Bucket
 from lakehouse_assets_tests.prove import broken
-from lakehouse_assets_tests.prove.lab import EVERY, SMALL, furnish, orders, prover, wrong
+from lakehouse_assets_tests.prove.lab import EVERY, SMALL, furnish, orders, prover, topic, wrong
 
 FIRST = ROUNDS[:1]
 
@@ -23,12 +23,23 @@ FIRST = ROUNDS[:1]
 def test_every_kind_and_source_survives_kills(tmp_path: Path, seed: int) -> None:
     """§7.1, F17: a kill before, inside or after any write of any kind ends in the tables of a run never killed."""
     furnish(tmp_path)
-    with prover(tmp_path, EVERY, seed=seed) as it:
+    with topic() as entities, prover(tmp_path, EVERY + entities, seed=seed) as it:
         points = it.points()
         seldom = {"publish", "set properties"}  # what Spark alone does, and what a changed declaration does
         assert {point.step for point in points} == {*WRITES.values(), "plan"} - seldom
         assert {point.table for point in points} >= {str(table) for table in it.proof.tables} - {"silver.large"}
         trials = [it.trial(point) for point in sample(points, 3, seed)]
+    assert not wrong(trials)
+    assert all(trial.killed for trial in trials)
+
+
+@pytest.mark.slow
+def test_a_topic_survives_kills(tmp_path: Path, seed: int) -> None:
+    """§7.1: a topic and what follows it: killed before, inside and after its writes, in every round."""
+    with topic() as entities, prover(tmp_path, f"delta_live_store:{entities}", seed=seed) as it:
+        points = it.points()
+        assert {point.table for point in points} >= {"bronze.topic", "silver.topic"}
+        trials = [it.trial(point) for point in [*sample(points, 5, seed), points[-1]]]
     assert not wrong(trials)
     assert all(trial.killed for trial in trials)
 
