@@ -16,6 +16,8 @@ from sqlglot import exp
 from lakehouse_assets.sql.parse import parse_expression, render
 
 _TRIED = {"to_date": "try_to_date", "to_timestamp": "try_to_timestamp", "date": "try_to_date"}
+_TELLING = ("from_json",)
+"""Functions that are casts by what they do, and never raise: a text that gives NULL did not fit."""
 
 
 def tolerant(select_expr: str) -> str:
@@ -41,7 +43,10 @@ def cast_checks(select_expr: str) -> list[tuple[str, str]]:
     conditions = list(dict.fromkeys(_failures(tree, [])))
     if not conditions:
         return []
-    return [(tree.alias_or_name or render(tree), " OR ".join(conditions))]
+    condition = " OR ".join(conditions)
+    if any(str(node.this).lower() in _TELLING for node in tree.find_all(exp.Anonymous)):
+        condition = f"settled({condition})"  # to read a text is dear
+    return [(tree.alias_or_name or render(tree), condition)]
 
 
 def _tolerate(tree: exp.Expr) -> None:
@@ -72,7 +77,7 @@ def _failures(node: exp.Expr, guards: list[str]) -> Iterator[str]:
 def _operand(node: exp.Expr) -> exp.Expr | None:
     if isinstance(node, exp.Cast) and not isinstance(node, exp.TryCast):
         return node.this
-    if isinstance(node, exp.Anonymous) and str(node.this).lower() in _TRIED and node.expressions:
+    if isinstance(node, exp.Anonymous) and str(node.this).lower() in (*_TRIED, *_TELLING) and node.expressions:
         return node.expressions[0]
     return None
 

@@ -185,18 +185,24 @@ class Function:
 @cache
 def table() -> Mapping[str, Function]:
     """Every function that transforms may call, by name in lower case."""
-    from lakehouse_assets.sql import functions_group, functions_nested, functions_number, functions_text, functions_time
+    from lakehouse_assets.sql import (
+        functions_group,
+        functions_json,
+        functions_nested,
+        functions_number,
+        functions_text,
+        functions_time,
+    )
 
     found: dict[str, Function] = {}
-    for module in (functions_number, functions_text, functions_time, functions_nested, functions_group):
+    for module in (functions_number, functions_text, functions_time, functions_nested, functions_json, functions_group):
         found.update(module.FUNCTIONS)
     return dict(sorted(found.items()))
 
 
 INSTEAD = {
     "to_json": "keep the columns, or build the text with concat",
-    "from_json": "declare the columns in source_schema, so that they are read by name",
-    "get_json_object": "declare the columns in source_schema, so that they are read by name",
+    "get_json_object": "use from_json(text, 'name STRING, …'), and take its members",
     "window": "use date_trunc('hour', ts), or timestamp_seconds(unix_seconds(ts) div 900 * 900) for 15 minutes",
     "max_by": "number the rows with row_number() OVER (… ORDER BY …) and keep the first",
     "min_by": "number the rows with row_number() OVER (… ORDER BY …) and keep the first",

@@ -77,3 +77,18 @@ def test_tolerant_keeps_the_rest_as_it_is():
     """Only casts change."""
     assert tolerant("upper(v) AS n") == "UPPER(v) AS n"
     assert tolerant("CAST(to_date(day) AS STRING) AS n") == "TRY_CAST(TRY_TO_DATE(day) AS STRING) AS n"
+
+
+@pytest.mark.parametrize("kind", ["INT", "BIGINT", "DECIMAL(18,6)", "DECIMAL(38,0)", "DATE"])
+def test_blanks_around_a_text_do_not_count(kind):
+    """Spark skips blanks around numbers and dates; within, or of another kind, they make the cast fail."""
+    value = "2024-01-05" if kind == "DATE" else "-5"
+    around = [f"{left}{value}{right}" for left in ("", *" \t\n\r\f\v", "  ") for right in ("", *" \t\n\r\f\v", "\v ")]
+    wrong = [f"\xa0{value}", f"{value}\u2003", f"{value[:1]} {value[1:]}", f"{value}_", "", " "]
+    texts = pa.table({"x": [*around, *wrong]})
+    with duckdb.connect() as connection:
+        connection.register("r", texts)
+        sql = to_duckdb(f"SELECT x, TRY_CAST(x AS {kind}) AS v FROM r", {"r": texts.schema})
+        found = dict(connection.execute(sql).fetchall())
+    assert {found[text] for text in around} == {found[value]} != {None}
+    assert {found[text] for text in wrong} == {None}

@@ -56,7 +56,7 @@ def refusal(expression: str) -> str:
     ("expression", "reason"),
     [
         ("lengthh(s)", "did you mean length()"),
-        ("from_json(s, 'a INT')", "source_schema"),
+        ("from_json(s, 'a INT')", "declare it STRING and CAST it"),
         ("max_by(s, n)", "row_number()"),
         ("collect_list(s)", "order"),
         ("window(ts, '1 hour')", "date_trunc"),

@@ -7,6 +7,8 @@ from decimal import Decimal
 
 import pyarrow as pa
 
+from lakehouse_assets_tests.sql.parity.json_texts import EDGES
+
 NAN, INF = float("nan"), float("inf")
 RUN_DATE = dt.date(2024, 5, 6)
 
@@ -72,8 +74,8 @@ _MOMENTS = [
 
 
 def tables() -> dict[str, pa.Table]:
-    """n: numbers, s: texts, t: times, g: groups, a: nested values; each has an `id`."""
-    return {"n": _numbers(), "s": _texts(), "t": _times(), "g": _groups(), "a": _nested()}
+    """n: numbers, s: texts, t: times, g: groups, a: nested values, j: JSON and what is not; each has an `id`."""
+    return {"n": _numbers(), "s": _texts(), "t": _times(), "g": _groups(), "a": _nested(), "j": _json()}
 
 
 def _numbers() -> pa.Table:
@@ -158,5 +160,16 @@ def _nested() -> pa.Table:
                 [[{"p": 1, "q": 2.5}, {"p": 2, "q": None}], [], None, [{"p": None, "q": 1.0}], [{"p": 3, "q": 0.0}]],
                 pa.list_(item),
             ),
+        }
+    )
+
+
+def _json() -> pa.Table:
+    texts = [None, *EDGES]
+    return pa.table(
+        {
+            "id": pa.array(range(len(texts)), pa.int32()),
+            "x": pa.array(texts, pa.string()),
+            "bin": pa.array([None if text is None else text.encode() for text in texts], pa.binary()),
         }
     )
