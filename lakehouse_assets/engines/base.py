@@ -95,10 +95,15 @@ class Engine(ABC):
     Class attributes:
         name: `embedded` or `spark`; recorded in the plans.
         reads_features: Delta features that this engine reads and writes although `embedded` does not.
+        streams: its batches come as they are computed, and its appender takes them as they come: one pass over rows
+            that go several ways costs less than reading them again.
+        loads: formats of the outside world that this engine reads by itself, in parallel.
     """
 
     name: ClassVar[str]
     reads_features: ClassVar[frozenset[str]] = frozenset()
+    streams: ClassVar[bool] = False
+    loads: ClassVar[frozenset[str]] = frozenset()
 
     @classmethod
     @abstractmethod
@@ -147,6 +152,24 @@ class Engine(ABC):
     @abstractmethod
     def from_arrow(self, data: pa.Table | pa.RecordBatchReader) -> Relation:
         """A relation of Arrow data; one made of a reader can be used once."""
+
+    def load(self, form: str, options: Mapping[str, str], select: Sequence[str], columns: pa.Schema) -> Relation:
+        """A closed range of the outside world, read when the relation is used.
+
+        Args:
+            form: one of `loads`.
+            options: what the engine's reader is told.
+            select: Spark SQL items that make `columns` of what it gives.
+
+        Raises:
+            FeatureRefused: this engine has no reader for the format.
+        """
+        raise FeatureRefused(
+            f"the engine {self.name!r} does not read {form} by itself",
+            value=form,
+            choices=sorted(self.loads),
+            fix="read it through its source",
+        )
 
     @abstractmethod
     def query(

@@ -35,6 +35,14 @@ def scan(
         return f"SELECT {', '.join(quoted(f.name) for f in schema)} FROM read_parquet([{paths}])"
     if not partition_by:
         return f"SELECT * FROM read_parquet([{paths}], schema = MAP {{{columns}}})"
+    if all(f.partition_values == files[0].partition_values for f in files):
+        chosen = ", ".join(
+            f"CAST({value(files[0].partition_values.get(f.name))} AS {duckdb_type(f.type)}) AS {quoted(f.name)}"
+            if f.name in partition_by
+            else quoted(f.name)
+            for f in schema
+        )
+        return f"SELECT {chosen} FROM read_parquet([{paths}], schema = MAP {{{columns}}})"
     rows = ", ".join(
         "(" + ", ".join([literal(prefix + f.path), *(value(f.partition_values.get(p)) for p in partition_by)]) + ")"
         for f in files

@@ -65,6 +65,7 @@ class EmbeddedEngine(Engine):
     """See the module. One instance may be used from several threads."""
 
     name: ClassVar[str] = "embedded"
+    streams: ClassVar[bool] = True
 
     def __init__(
         self, storage: Storage, *, memory_limit: str = "2GB", temp_directory: str | None = None, threads: int = 0

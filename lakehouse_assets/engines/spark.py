@@ -15,7 +15,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -35,6 +35,7 @@ from lakehouse_assets.engines.spark_frames import (
     fitted,
     for_spark,
     hands_over_arrow,
+    loaded,
     nullable,
     parquet,
     rows_of_files,
@@ -50,6 +51,7 @@ from lakehouse_assets.engines.spark_session import (
     open_session,
     require,
     spark_faults,
+    told,
 )
 from lakehouse_assets.engines.spark_sql import at, create, literal, merge_into, set_properties
 from lakehouse_assets.engines.spark_types import schema_of, struct_of
@@ -84,6 +86,8 @@ class SparkEngine(Engine):
     reads_features: ClassVar[frozenset[str]] = frozenset(
         {"deletionVectors", "columnMapping", "rowTracking", "inCommitTimestamp", "typeWidening", "clustering"}
     )
+
+    loads: ClassVar[frozenset[str]] = frozenset({"kafka"})
 
     def __init__(self, storage: Storage, local: Local | None = None, names: Names | None = None) -> None:
         self._storage = storage
@@ -191,6 +195,9 @@ class SparkEngine(Engine):
         source: Input = data if isinstance(data, pa.Table) else Watched(data)
         columns = pa.schema([pa.field(f.name, canonical(f.type)) for f in data.schema])
         return SparkRelation(lambda staging: staging.arrow(name, source, columns), columns, {name: source}, source)
+
+    def load(self, form: str, options: Mapping[str, str], select: Sequence[str], columns: pa.Schema) -> SparkRelation:
+        return SparkRelation(lambda staging: loaded(staging.spark, form, options, select), columns)
 
     def query(
         self, sql: str, relations: Mapping[str, Relation], params: Mapping[str, object] | None = None
@@ -346,18 +353,8 @@ class SparkEngine(Engine):
     def _once(self, handle: Handle, number: Number, write: Callable[[str], None]) -> Commit:
         return self._commits.once(handle, number, write, lambda table, used: self._append(table, None, used))
 
-    @contextmanager
-    def _told(self, settings: Mapping[str, str]) -> Iterator[None]:
-        """Tell the session what only it can pass on to a command, for one command of one thread."""
-        with _telling:
-            with spark_faults("a setting of the session"):
-                for name, value in settings.items():
-                    self.spark.conf.set(name, value)
-            try:
-                yield
-            finally:
-                for name in settings:
-                    self.spark.conf.unset(name)
+    def _told(self, settings: Mapping[str, str]) -> AbstractContextManager[None]:
+        return told(self.spark, settings)
 
     # maintenance
 
@@ -397,4 +394,4 @@ _APP, _VERSION = "spark.databricks.delta.write.txnAppId", "spark.databricks.delt
 _METADATA = "spark.databricks.delta.commitInfo.userMetadata"
 _MAX, _MIN = "spark.databricks.delta.optimize.maxFileSize", "spark.databricks.delta.optimize.minFileSize"
 _REPARTITION = "spark.databricks.delta.merge.repartitionBeforeWrite.enabled"
-_opening, _telling = threading.RLock(), threading.RLock()
+_opening = threading.RLock()

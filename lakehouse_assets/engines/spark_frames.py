@@ -162,6 +162,11 @@ def parquet(spark: SparkSession, path: str | list[str], columns: pa.Schema) -> D
     return reader.parquet(*([path] if isinstance(path, str) else path))
 
 
+def loaded(spark: SparkSession, form: str, options: Mapping[str, str], select: Sequence[str]) -> DataFrame:
+    """The frame of a reader of Spark's own, and the columns that are made of it."""
+    return spark.read.format(form).options(**options).load().selectExpr(*select)
+
+
 def struct(columns: pa.Schema) -> Any:
     """The columns as Spark's struct type."""
     from pyspark.sql.types import StructType

@@ -219,6 +219,23 @@ def _faults_of_start() -> Iterator[None]:
 
 
 @contextmanager
+def told(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+    """Tell a session what only it can pass on to a command, for one command of one thread."""
+    with _telling:
+        with spark_faults("a setting of the session"):
+            for name, value in settings.items():
+                spark.conf.set(name, value)
+        try:
+            yield
+        finally:
+            for name in settings:
+                spark.conf.unset(name)
+
+
+_telling = threading.RLock()
+
+
+@contextmanager
 def spark_faults(what: str, uri: str = "") -> Iterator[None]:
     """Turn errors of Spark into ours; this is the one seam where they are known.
 

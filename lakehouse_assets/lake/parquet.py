@@ -26,7 +26,7 @@ from lakehouse_assets.lake.values import DataFile
 
 GROUP_ROWS = 500_000
 """Rows that are gathered before they become one row group."""
-GROUP_BYTES = 96 << 20
+GROUP_BYTES = 16 << 20
 """Bytes that are gathered before they become one row group."""
 FILE_BYTES = 512 << 20
 """Bytes after which a file is closed and the next one begun."""

@@ -13,16 +13,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from lakehouse_assets.engines.base import Engine, Handle, Relation
+from lakehouse_assets.engines.base import Handle, Relation
 from lakehouse_assets.entities.model import Entity, TableName
 from lakehouse_assets.errors import IncarnationChanged, SourceMissing
 from lakehouse_assets.lake.delta import Commit
 from lakehouse_assets.lake.plans import Plan
-from lakehouse_assets.lake.schemas import same_type
 from lakehouse_assets.lake.storage import normalize
 from lakehouse_assets.sources.base import Notice
-from lakehouse_assets.sql.expand import quoted
-from lakehouse_assets.tables import corrections_kept, evolution, quarantine, rescue, view
+from lakehouse_assets.tables import corrections_kept, evolution, quarantine, rescue, sieve, view
 from lakehouse_assets.tables.base import (
     Draft,
     Feed,
@@ -30,14 +28,13 @@ from lakehouse_assets.tables.base import (
     Mode,
     Outcome,
     Work,
-    ensure,
-    feeding,
-    is_read,
     target_of,
     upstream,
     with_comments,
 )
+from lakehouse_assets.tables.rows import padded, together
 from lakehouse_assets.tables.rules import Judged, Recipe
+from lakehouse_assets.tables.sides import keeps_change_feed, quarantine_of
 
 FROM_THE_START = -1
 """The upstream version before the first one."""
@@ -159,6 +156,8 @@ def keep(
     table = evolution.columns_of(feed, plan)
     if not recipe.rescue:
         judged = Judged(engine, recipe, rows)
+        if sieve.applies(work, feed, plan, recipe):
+            return sieve.keep(work, feed, plan, judged, misfits)
         columns = evolution.settle(judged.schema, table, evolution.mode_of(feed, plan), feed.entity.table).columns
         return _keep(work, feed, plan, judged, columns, misfits, again=again)
     known = None if table is None else {*recipe.named(), *declared}
@@ -209,13 +208,6 @@ def _keep(
     )
 
 
-def together(engine: Engine, left: Relation, right: Relation) -> Relation:
-    """The rows of two relations with the same columns."""
-    columns = ", ".join(f"`{name}`" for name in engine.schema(left).names)
-    sql = f"SELECT {columns} FROM left_rows UNION ALL SELECT {columns} FROM right_rows"
-    return engine.query(sql, {"left_rows": left, "right_rows": right})
-
-
 def put(work: Work, handle: Handle, plan: Plan, rows: Relation, entity: Entity, *, retyped: bool = False) -> Commit:
     """Write a batch's rows into a table as the plan's mode says.
 
@@ -232,42 +224,3 @@ def put(work: Work, handle: Handle, plan: Plan, rows: Relation, entity: Entity, 
     if retyped:
         return engine.rebuild(handle, rows, engine.schema(rows), plan.as_number)
     return engine.replace(handle, rows, plan.as_number)
-
-
-def quarantine_of(work: Work, entity: Entity, target: pa.Schema, received: pa.Schema, *, needed: bool) -> Handle | None:
-    """The quarantine table: made when a row needs it, when the entity asks for one, or when somebody reads it."""
-    name = entity.table.quarantine
-    if not (needed or entity.is_quarantined or is_read(work, name)) and work.engine.find(work.uri(name)) is None:
-        return None
-    columns = quarantine.schema(target, received)
-    return ensure(work, entity, name, columns, change_feed=keeps_change_feed(work, entity))
-
-
-def keeps_change_feed(work: Work, entity: Entity) -> bool:
-    """Whether the target is ever changed other than by appending, so that readers need both images."""
-    if entity.kind == "landed":
-        return not entity.is_streaming
-    if entity.kind == "conformed":
-        return not entity.reads_outside and _moves(work, work.catalog.resolve(entity.source))
-    return True
-
-
-def _moves(work: Work, source: TableName) -> bool:
-    return any(keeps_change_feed(work, entity) for entity in feeding(work, source))
-
-
-def padded(engine: Engine, rows: Relation, columns: pa.Schema) -> Relation:
-    """`rows` named and typed as the table has it, with a NULL for every column that only the table has."""
-    found = engine.schema(rows)
-    have = {f.name.lower(): f for f in found}
-    if all(f.name in found.names and same_type(found.field(f.name).type, f.type) for f in columns):
-        return rows
-    items = []
-    for field in columns:
-        old = have.pop(field.name.lower(), None)
-        sql = (
-            evolution.as_sql(quoted(old.name), old.type, field.type) if old else evolution.as_sql("", None, field.type)
-        )
-        items.append(f"{sql} AS {quoted(field.name)}")
-    items += [quoted(f.name) for f in have.values()]
-    return engine.query(f"SELECT {', '.join(items)} FROM rows", {"rows": rows})

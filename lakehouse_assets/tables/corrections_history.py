@@ -25,7 +25,6 @@ from lakehouse_assets.sql.scd import EVENT, listed, not_before
 from lakehouse_assets.sql.types import spark_type
 from lakehouse_assets.tables import history_derive
 from lakehouse_assets.tables.base import Work, feeding, upstream
-from lakehouse_assets.tables.conformed import padded, together
 from lakehouse_assets.tables.corrections_given import (
     Asked,
     Requeued,
@@ -38,6 +37,7 @@ from lakehouse_assets.tables.corrections_given import (
 from lakehouse_assets.tables.history_events import History, revised
 from lakehouse_assets.tables.history_log import REFERS, Facts, of_taken
 from lakehouse_assets.tables.history_shape import event_columns, sequence_of
+from lakehouse_assets.tables.rows import padded, together
 from lakehouse_assets.tables.rules import UPSTREAM, Judged, Recipe
 
 FEED = "~corrections"

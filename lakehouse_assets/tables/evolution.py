@@ -150,6 +150,14 @@ def _described(changed: list[tuple[pa.Field, pa.Field]]) -> str:
     return ", ".join(f"{new.name} is {new.type}, not {old.type}" for new, old in changed)
 
 
+def widened(batch: pa.RecordBatch, columns: pa.Schema) -> pa.RecordBatch:
+    """`batch` with a NULL for every column that only the table has (columns that left the source)."""
+    missing = [f for f in columns if f.name not in batch.schema.names]
+    for field in missing:
+        batch = batch.append_column(field, pa.nulls(batch.num_rows, field.type))
+    return batch
+
+
 def shaped(values: pa.Array, to: pa.DataType) -> pa.Array:
     """Values as type `to`, which holds all of them; the fields of structs by name, whatever the case."""
     if values.type == to:

@@ -25,9 +25,9 @@ from lakehouse_assets.sql.expand import quoted, text_literal
 from lakehouse_assets.sql.scd import listed, not_before, same_keys, unpacked
 from lakehouse_assets.tables import history_quarantine
 from lakehouse_assets.tables.base import Work, check_ours, ensure, new_fields, with_comments
-from lakehouse_assets.tables.conformed import padded
 from lakehouse_assets.tables.history_events import EFFECTIVE, ROWWISE, TOUCHING, History
 from lakehouse_assets.tables.history_shape import check_drift, declared, shape_of, target_schema
+from lakehouse_assets.tables.rows import padded
 
 REVISIONS = 1 << 16
 """Rebuilds of one version of a log that can be told apart."""

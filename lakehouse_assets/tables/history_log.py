@@ -22,7 +22,6 @@ from lakehouse_assets.sql.scd import ambiguous, same_keys
 from lakehouse_assets.sql.types import spark_type
 from lakehouse_assets.tables import evolution, history_derive, quarantine
 from lakehouse_assets.tables.base import Feed, Verdict, Work, ensure
-from lakehouse_assets.tables.conformed import padded, together
 from lakehouse_assets.tables.history_events import History
 from lakehouse_assets.tables.history_shape import (
     Order,
@@ -33,6 +32,7 @@ from lakehouse_assets.tables.history_shape import (
     is_sequence,
     sequence_of,
 )
+from lakehouse_assets.tables.rows import padded, together
 from lakehouse_assets.tables.rules import UPSTREAM, Held, Judged, Recipe
 
 Also = Callable[[Relation, list[str], list[str]], Relation]

@@ -14,9 +14,9 @@ from lakehouse_assets.lake.values import Commit, Number
 from lakehouse_assets.sql.expand import quoted
 from lakehouse_assets.sql.scd import EVENT, listed, same_keys
 from lakehouse_assets.tables.base import Work, ensure, is_read
-from lakehouse_assets.tables.conformed import padded
 from lakehouse_assets.tables.history_events import REVISING, History
 from lakehouse_assets.tables.history_shape import event_columns
+from lakehouse_assets.tables.rows import padded
 
 _MOMENT = pa.field("_quarantined_at", pa.timestamp("us", tz="UTC"))
 

@@ -13,12 +13,13 @@ from dataclasses import replace
 
 import pyarrow as pa
 
+from lakehouse_assets.engines.base import Relation
 from lakehouse_assets.entities.model import Entity
 from lakehouse_assets.errors import SourceMissing, TypeRefused
 from lakehouse_assets.lake.plans import Plan
-from lakehouse_assets.sources.base import ROW_FIELDS, Batch, Past, Position, Source
+from lakehouse_assets.sources.base import ROW_FIELDS, Batch, Frame, Past, Position, Source
 from lakehouse_assets.sql.types import arrow_schema, ddl
-from lakehouse_assets.tables import conformed, evolution, quarantine, rescue
+from lakehouse_assets.tables import conformed, evolution, quarantine, rescue, sides
 from lakehouse_assets.tables.base import Draft, Feed, Idle, Mode, Outcome, Work, target_of
 from lakehouse_assets.tables.rules import Recipe
 
@@ -34,12 +35,14 @@ def draft(work: Work, feed: Feed) -> Draft | Idle:
         last = None if feed.rebuild else feed.last
         notices = source.verify(dict(last.end), last.incarnation) if last else []
         end = source.latest(Past() if feed.rebuild else feed.past)
-        notices += source.audit(feed.past) if feed.past.last else []
+        if feed.past.last:
+            past = replace(feed.past, incarnation=feed.last.incarnation if feed.last else None)
+            notices += source.losses(past) if feed.rebuild else source.audit(past)
         if last and end == last.end:
             return Idle(tuple(notices))
         replaces = feed.starts_over or (last is not None and not source.incremental)
         mode: Mode = "replace" if replaces else "append"
-        start = dict(last.end) if last and source.incremental else source.earliest()
+        start = source.resume(dict(last.end)) if last and source.incremental else source.earliest()
         recipe = Recipe.of(feed.entity).record()
         more = source.incremental and source.latest(_and_then(Past() if feed.rebuild else feed.past, end)) != end
         return Draft(mode, start, end, source.incarnation(end), recipe, tuple(notices), more)
@@ -53,7 +56,7 @@ def _and_then(past: Past, end: Position) -> Past:
 def replayable(work: Work, feed: Feed, plan: Plan) -> bool:
     """Whether the source still holds what an interrupted plan reads: files may have been rewritten since."""
     with work.open_source(feed.entity) as source:
-        return source.holds(dict(plan.end))
+        return source.holds(dict(plan.start), dict(plan.end))
 
 
 def write(work: Work, feed: Feed, plan: Plan) -> Outcome:
@@ -110,18 +113,40 @@ def _write(work: Work, feed: Feed, plan: Plan, source: Source) -> Outcome:
     start, end = dict(plan.start), dict(plan.end)
     columns = pa.schema([*source.columns(start, end), *ROW_FIELDS, INGESTED_AT])
     recipe = Recipe.recorded(plan.recipe)
+    frame = None if recipe.rescue or not work.engine.loads else source.frame(start, end)
     with quarantine.Spool() as misfits:
+        if frame is not None and frame.format in work.engine.loads:
+            return conformed.keep(work, feed, plan, _loaded(work, plan, frame, columns, misfits), misfits)
         batches = source.read(start, end)
         if recipe.rescue:
             return _rescued(work, feed, plan, columns, batches, misfits)
         rows = _rows(work, feed, plan, columns, misfits, batches)
         if plan.mode == "append" and recipe.passes_all:
-            fit = evolution.settle(
-                columns, evolution.columns_of(feed, plan), evolution.mode_of(feed, plan), feed.entity.table
-            )
-            return _stream(work, feed, plan, columns, fit.columns, map(fit.batch, rows), misfits)
+            return _streamed(work, feed, plan, columns, pa.RecordBatchReader.from_batches(columns, rows), misfits)
         relation = work.engine.from_arrow(pa.RecordBatchReader.from_batches(columns, rows))
+        if plan.mode == "append" and recipe.judges_nothing:
+            made = work.engine.batches(recipe.selected(work.engine, relation))
+            return _streamed(work, feed, plan, columns, made, misfits)
         return conformed.keep(work, feed, plan, relation, misfits)
+
+
+def _loaded(work: Work, plan: Plan, frame: Frame, columns: pa.Schema, misfits: quarantine.Spool) -> Relation:
+    """The rows of a batch as the engine's own reader gives them, with `_ingested_at`."""
+    if frame.misfits is not None and frame.misfits.misfits is not None:
+        misfits.add(frame.misfits.misfits)
+    received = pa.schema([field for field in columns if field.name != INGESTED_AT.name])
+    rows = work.engine.load(frame.format, frame.options, frame.select, received)
+    stamped = f"SELECT *, CAST(:planned_at AS TIMESTAMP) AS {INGESTED_AT.name} FROM received"
+    return work.engine.query(stamped, {"received": rows}, {"planned_at": plan.planned_at})
+
+
+def _streamed(
+    work: Work, feed: Feed, plan: Plan, received: pa.Schema, rows: pa.RecordBatchReader, misfits: quarantine.Spool
+) -> Outcome:
+    """Rows that nothing can keep out, brought to the columns of the table as they arrive."""
+    table, mode = evolution.columns_of(feed, plan), evolution.mode_of(feed, plan)
+    fit = evolution.settle(rows.schema, table, mode, feed.entity.table)
+    return _stream(work, feed, plan, received, fit.columns, map(fit.batch, rows), misfits)
 
 
 def _rescued(
@@ -189,14 +214,14 @@ def _stream(
 ) -> Outcome:
     """Rows that only pass through: staged as they arrive, in bounded memory."""
     entity = feed.entity
-    target = target_of(work, entity, plan, columns, change_feed=conformed.keeps_change_feed(work, entity))
+    target = target_of(work, entity, plan, columns, change_feed=sides.keeps_change_feed(work, entity))
     stage, count = work.engine.appender(target), 0
     try:
         for batch in rows:
             count += batch.num_rows
-            stage.write(widened(batch, target.schema))
+            stage.write(evolution.widened(batch, target.schema))
         commits = {}
-        box = conformed.quarantine_of(work, entity, columns, received, needed=misfits.count > 0)
+        box = sides.quarantine_of(work, entity, columns, received, needed=misfits.count > 0)
         if box is not None:
             unfit = work.engine.from_arrow(misfits.reader(box.schema, plan))
             commits[entity.table.quarantine] = work.engine.append(box, unfit, plan.as_number)
@@ -205,11 +230,3 @@ def _stream(
         stage.discard()
         raise
     return Outcome(plan, commits, count + misfits.count, count, misfits.count)
-
-
-def widened(batch: pa.RecordBatch, columns: pa.Schema) -> pa.RecordBatch:
-    """`batch` with a NULL for every column that only the table has (columns that left the source)."""
-    missing = [f for f in columns if f.name not in batch.schema.names]
-    for field in missing:
-        batch = batch.append_column(field, pa.nulls(batch.num_rows, field.type))
-    return batch

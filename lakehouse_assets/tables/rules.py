@@ -28,6 +28,8 @@ EXAMPLES = 3
 """How many rows are shown for a broken rule."""
 UPSTREAM = "_upstream"
 """The quarantine's column with the upstream row as received."""
+SUSPECT, KEPT_OUT = "_suspect", "_kept_out"
+"""Flags of a row that is sifted: a verdict speaks against it; it does not go to the target."""
 _EVENTS = ("sequence_by", "where", "apply_as_deletes", "apply_as_truncates")
 """The fields of `apply_changes` that look at one event."""
 _ACTIONS = ("expect_all", "expect_all_or_drop", "expect_all_or_fail")
@@ -75,7 +77,21 @@ class Recipe:
     @property
     def passes_all(self) -> bool:
         """Whether every row passes as it is: nothing is selected or judged."""
-        return not self.select and not any((self.rules or {}).values())
+        return not self.select and self.judges_nothing
+
+    @property
+    def may_stop(self) -> bool:
+        """Whether a row may stop the batch before anything is written."""
+        return bool((self.rules or {}).get("expect_all_or_fail"))
+
+    @property
+    def judges_nothing(self) -> bool:
+        """Whether no row can be kept out: there is no rule, and no cast that could fail."""
+        return not any((self.rules or {}).values()) and not any(casts.cast_checks(item) for item in self.select)
+
+    def selected(self, engine: Engine, rows: Relation) -> Relation:
+        """`rows` with the columns that the select list makes of them, unjudged."""
+        return engine.query(f"SELECT {', '.join(self.select) or '*'} FROM upstream", {"upstream": rows})
 
     def named(self) -> set[str]:
         """The columns, in lower case, that the select list names; `*` stands for all others."""
@@ -161,15 +177,30 @@ class Judged:
         with self._engine.held(self._engine.query(flagged, {"judged": self.relation})) as suspects:
             yield Held(self.relation, suspects)
 
-    def count(self, held: Held) -> Counts:
+    def sifted(self) -> Relation:
+        """Every row, with its flags, and `SUSPECT`; as received only where a flag is set."""
+        flags = self.flags()
+        suspect = " OR ".join(flags) or "false"
+        columns = ", ".join([*map(quoted, self.schema.names), *flags])
+        kept_out = f"({self._quarantined()}) OR ({self._dropped()})"
+        if UPSTREAM in self._engine.schema(self.relation).names:
+            columns += f", CASE WHEN {suspect} THEN {UPSTREAM} END AS {UPSTREAM}"
+        sql = f"SELECT {columns}, {suspect} AS {SUSPECT}, {kept_out} AS {KEPT_OUT} FROM judged"
+        return self._engine.query(sql, {"judged": self.relation})
+
+    def count(self, held: Held, rows: int | None = None) -> Counts:
         """How many rows there are, and how many broke which rule.
+
+        Args:
+            rows: how many there are, where that is known.
 
         Raises:
             ExpectationFailed: a row broke an `expect_all_or_fail` rule.
         """
         sums = [f"count_if({flag}) AS {flag}" for flag in self.flags()]
         fates = [f"count_if({self._quarantined()}) AS quarantined", f"count_if({self._dropped()}) AS dropped"]
-        row = self._sums(held.rows, ["count(*) AS rows_in"]) | self._sums(held.suspects, [*fates, *sums])
+        whole = self._sums(held.rows, ["count(*) AS rows_in"]) if rows is None else {"rows_in": rows}
+        row = whole | self._sums(held.suspects, [*fates, *sums])
         verdicts = [self._verdict(held, row, i, rule) for i, rule in enumerate(self._rules)]
         verdicts += [
             Verdict(f"cast_failed:{column}", "cast", row[f"_cast_{i}"], row["rows_in"])
