@@ -6,16 +6,25 @@ What belongs here: arguments and progress. What does not: what is simulated (`si
 from __future__ import annotations
 
 import math
+import os
 import tempfile
+import threading
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from lakehouse_assets.cli.output import say
 from lakehouse_assets.cli.progress import RowProgress
 from lakehouse_assets.cli.signals import stopped_by_signals
+
+if TYPE_CHECKING:
+    from lakehouse_assets.simulators.kafka import Production
+
+SERVERS = "kafka.bootstrap.servers"
 
 
 @click.group()
@@ -95,6 +104,140 @@ def _history(database: Path, start: datetime | None, ticks: int, every: float, c
             **common,
         )
     say(str(summary))
+
+
+@simulate.command()
+@click.option("--bootstrap-servers", metavar="A", help="The brokers, host:port with commas (default: 127.0.0.1:9092).")
+@click.option("--topic", default="Stocks", show_default=True, help="Made if it is not there; it keeps its messages.")
+@click.option("--partitions", type=click.IntRange(min=1), default=4, show_default=True, help="Of a topic that is made.")
+@click.option("--csv", type=click.Path(path_type=Path), metavar="PATH", help="The prices (default: the packaged ones).")
+@click.option("--from", "since", type=click.DateTime(["%Y-%m-%d"]), help="Rows of this Date and later.")
+@click.option("--to", "until", type=click.DateTime(["%Y-%m-%d"]), help="Rows of this Date and earlier.")
+@click.option("--rows", type=click.IntRange(min=0), metavar="N", help="The first so many of these rows.")
+@click.option("--rate", type=float, metavar="N", help="Rows a second (default: all at once); live: default 10.")
+@click.option(
+    "--faults", type=click.IntRange(min=0), default=0, metavar="N", help="So many malformed messages after them."
+)
+@click.option("--append", is_flag=True, help="Send all rows, even if the topic holds them.")
+@click.option("--option", "options", multiple=True, metavar="K=V", help="An option with Spark's name; may be repeated.")
+@click.option("--options-file", type=click.Path(path_type=Path), metavar="PATH", help="Options as a YAML mapping.")
+@click.option("--broker", is_flag=True, help="Serve a mock cluster from this process, until stopped.")
+@click.option(
+    "--address-file", type=click.Path(path_type=Path), metavar="PATH", help="Where --broker writes its address."
+)
+@click.option("--live", is_flag=True, help="Go on with made-up days after the last row, until stopped.")
+@click.option("--seed", default=7, show_default=True, help="What the made-up days are drawn from.")
+def kafka(
+    bootstrap_servers: str | None,
+    topic: str,
+    partitions: int,
+    csv: Path | None,
+    since: datetime | None,
+    until: datetime | None,
+    rows: int | None,
+    rate: float | None,
+    faults: int,
+    append: bool,
+    options: tuple[str, ...],
+    options_file: Path | None,
+    broker: bool,
+    address_file: Path | None,
+    live: bool,
+    seed: int,
+) -> None:
+    """Send daily prices to a Kafka topic as JSON, keyed by Index: the rows that it does not hold yet.
+
+    Run twice, it adds nothing; killed and run again, it goes on where it stopped. Secrets are given by reference:
+    --option 'kafka.sasl.password=${secret:NAME}' takes the environment variable NAME.
+
+    The cluster of --broker is a stand-in: it keeps about 5 MB of a partition, and forgets all when it ends.
+    """
+    from lakehouse_assets.simulators.kafka import Production
+    from lakehouse_assets.simulators.kafka_prices import Selection
+
+    if rate is not None and rate <= 0:
+        raise click.UsageError("--rate is a number above 0")
+    if broker and (bootstrap_servers or options or options_file):
+        raise click.UsageError("--broker has a cluster of its own: leave out --bootstrap-servers and options")
+    if address_file and not broker:
+        raise click.UsageError("--address-file belongs to --broker")
+    selection = Selection(since.date() if since else None, until.date() if until else None, rows)
+    pace = {"live": rate or 10.0} if live else {"rate": rate}
+    production = Production(topic, csv, selection, partitions, append=append, faults=faults, seed=seed, **pace)
+    if broker:
+        _produce_into_own(production, address_file)
+    else:
+        given = _options(options_file, options)
+        if bootstrap_servers or SERVERS not in given:
+            given[SERVERS] = bootstrap_servers or "127.0.0.1:9092"
+        with stopped_by_signals("stopping") as stop:
+            _produce(production, given, stop)
+
+
+def _options(path: Path | None, options: tuple[str, ...]) -> dict[str, str]:
+    """Those of the file, and above them those of the command line."""
+    import yaml
+
+    found: object = {}
+    if path:
+        try:
+            found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise click.BadParameter(f"{path} cannot be read: {error}", param_hint="--options-file") from error
+    if not isinstance(found, dict):
+        raise click.BadParameter(f"{path} is no mapping of names to values", param_hint="--options-file")
+    given = {str(name): str(value).lower() if isinstance(value, bool) else str(value) for name, value in found.items()}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{option!r} is not NAME=VALUE", param_hint="--option")
+        given[name.strip()] = value.strip()
+    return given
+
+
+def _produce(
+    production: Production,
+    options: dict[str, str],
+    stop: threading.Event,
+    ready: Callable[[], object] = lambda: None,
+) -> None:
+    from lakehouse_assets.simulators.kafka import Summary, produce
+    from lakehouse_assets.simulators.kafka_client import client_of
+
+    where = f"{production.topic} at {options[SERVERS]}"
+
+    def done(summary: Summary) -> None:
+        say(str(summary))
+        ready()
+        if production.live:
+            say(f"sending {production.live:g} made-up days a second to {where} until stopped (Ctrl-C)")
+
+    with RowProgress() as progress:
+        progress.start(where)
+        client = client_of(options, os.environ, production.topic)
+        summary = produce(production, client, stop=stop, ready=done, progress=lambda n: progress.rows(where, n))
+    if production.live:
+        say(str(summary))
+
+
+def _produce_into_own(production: Production, address_file: Path | None) -> None:
+    from lakehouse_assets.simulators.kafka_mock import PARTITIONS, VERSION, mock_cluster
+
+    if production.partitions != PARTITIONS:
+        raise click.UsageError(f"the mock cluster makes topics of {PARTITIONS} partitions: leave out --partitions")
+    with stopped_by_signals("stopping") as stop, mock_cluster() as address:
+
+        def ready() -> None:
+            if address_file:
+                address_file.parent.mkdir(parents=True, exist_ok=True)
+                new = address_file.with_name(address_file.name + ".new")
+                new.write_text(address + "\n", encoding="utf-8")
+                new.replace(address_file)
+            say(f"a mock cluster, which forgets all at its end, listens on {address} until stopped (Ctrl-C)")
+            say(f"  clients have to take it for an old broker: kafka.api.version={VERSION}")
+
+        _produce(production, {SERVERS: address, "kafka.api.version": VERSION}, stop, ready)
+        stop.wait()
 
 
 @simulate.command()
