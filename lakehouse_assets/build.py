@@ -16,6 +16,8 @@ from lakehouse_assets.assets.resources import LakehouseResource, Project
 from lakehouse_assets.automation.conditions import derived
 from lakehouse_assets.automation.failures import build_failure_sensor
 from lakehouse_assets.automation.jobs import build_jobs
+from lakehouse_assets.automation.lag import build_lag_sensors
+from lakehouse_assets.automation.produce import build_producers
 from lakehouse_assets.automation.schedules import build_schedules
 from lakehouse_assets.automation.sensors import build_sensors
 from lakehouse_assets.databricks.executor import by_target
@@ -65,9 +67,14 @@ def build_defs(
             *build_assets(project, tables, derived, elsewhere),
             *([build_maintenance(project, elsewhere)] if tables else []),
         ],
-        jobs=build_jobs(tables),
+        jobs=[*build_jobs(tables), *build_producers(project)],
         schedules=build_schedules(tables, schedules),
-        sensors=[*build_sensors(project, tables, sensors), follow, build_failure_sensor(settings, sensors)],
+        sensors=[
+            *build_sensors(project, tables, sensors),
+            *build_lag_sensors(project, tables, sensors),
+            follow,
+            build_failure_sensor(settings, sensors),
+        ],
         resources={
             "lakehouse": LakehouseResource.of(settings),
             "step_launcher": SwitchableStepLauncher.of(settings, project.catalog),

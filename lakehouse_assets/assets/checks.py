@@ -6,6 +6,7 @@
     history_well_formed  SCD2: the rows of a key can be a history                                  blocking
     values_fit           landed and conformed tables: no value failed to fit its column
     source_audit         landed tables: nothing came late, vanished or was rewritten in the source
+    lag                  tables of a topic: not too many messages wait to be read
     freshness            where the entity says how old its data may be
 
 All are evaluated in the step that writes the table. A check of rows that finds no new rows repeats its last verdict:
@@ -45,6 +46,7 @@ GENERATED = {
     "history_well_formed": checks_history.DESCRIBED["history_well_formed"],
     "values_fit": "No value failed to fit its column (such rows go to quarantine, or are rescued)",
     "source_audit": "Nothing came late, vanished or was rewritten in the source",
+    "lag": "Not too many messages wait in the topic (looked at by a sensor, too)",
     "freshness": "The table took in new data not too long ago",
 }
 _BLOCKING = ("schema", "primary_key", "rows_reconciled", "history_well_formed")
@@ -64,6 +66,7 @@ class Evidence:
         outcomes: the batches that were made; none if nothing was new.
         notices: what the source said, beside those of the batches.
         newest: when the last batch with new data was planned.
+        lag: what waits in the sources; `None` where they cannot tell, or could not be asked.
     """
 
     work: Work
@@ -72,6 +75,7 @@ class Evidence:
     outcomes: Sequence[Outcome]
     notices: Sequence[Notice] = ()
     newest: datetime | None = None
+    lag: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ class Checks:
         found += ["primary_key"] if head.kind == "query" and head.primary_keys else []
         found += ["values_fit"] if head.kind in ("landed", "conformed") else []
         found += ["source_audit"] if head.kind == "landed" else []
+        found += ["lag"] if any(feed.source_format == "kafka" for feed in self.feeds) else []
         return found + (["freshness"] if head.lakehouse.freshness else [])
 
     def specs(self) -> list[dg.AssetCheckSpec]:
@@ -260,6 +265,20 @@ class Checks:
         facts = {notice.code: notice.message for notice in told}
         return self._result("source_audit", not found, _WARN, facts)
 
+    def _lag(self, evidence: Evidence) -> dg.AssetCheckResult:
+        passed, severity, facts = self.judge_lag(evidence.lag)
+        return self._result("lag", passed, severity, facts)
+
+    def judge_lag(self, waiting: int | None) -> tuple[bool, dg.AssetCheckSeverity, dict[str, Any]]:
+        """Whether so many messages may wait; without limits any number may."""
+        limits = next((feed.lakehouse.lag for feed in self.feeds if feed.lakehouse.lag), None)
+        if waiting is None:
+            return True, _WARN, {"note": "the source could not be asked"}
+        warn, fail = (limits.warn, limits.fail) if limits else (None, None)
+        late, early = fail is not None and waiting > fail, warn is not None and waiting > warn
+        given = {name: number for name, number in (("warn", warn), ("fail", fail)) if number is not None}
+        return not (late or early), _ERROR if late else _WARN, {"lag": waiting, **given}
+
     def _freshness(self, evidence: Evidence) -> dg.AssetCheckResult:
         limits = self.feeds[0].lakehouse.freshness
         if limits is None or evidence.newest is None:
@@ -278,9 +297,10 @@ _JUDGES = {
     "rows_reconciled": Checks._rows_reconciled,
     "values_fit": Checks._values_fit,
     "source_audit": Checks._source_audit,
+    "lag": Checks._lag,
     "freshness": Checks._freshness,
 }
-_OF_TABLE = ("schema", "source_audit", "freshness")
+_OF_TABLE = ("schema", "source_audit", "lag", "freshness")
 """Checks that have something to look at when no row is new."""
 
 

@@ -25,7 +25,7 @@ from lakehouse_assets.assets.naming import (
     tags_of,
 )
 from lakehouse_assets.assets.resources import LakehouseResource, Project, RefreshConfig
-from lakehouse_assets.assets.step import Destination, Event, materialize
+from lakehouse_assets.assets.step import Destination, Event, check_confirmed, failures, materialize
 from lakehouse_assets.entities.catalog import Catalog
 from lakehouse_assets.entities.model import Entity, TableName
 from lakehouse_assets.lake.names import Lake
@@ -111,6 +111,8 @@ def _multi_asset(
         lakehouse: LakehouseResource,
         step_launcher: dg.ResourceParam[dg.StepLauncher],  # noqa: ARG001  # Dagster asks it to run the step
     ) -> Iterator[Event]:
+        with failures():
+            check_confirmed(context)
         sent = elsewhere(context)
         yield from materialize(project, made, context, config, lakehouse) if sent is None else sent
 

@@ -6,6 +6,7 @@ judged.
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import decimal
 import json
@@ -19,12 +20,13 @@ import dagster as dg
 from lakehouse_assets.assets.naming import asset_key, digest, owners_of, source_key, tags_of
 from lakehouse_assets.entities.catalog import Catalog
 from lakehouse_assets.entities.model import Entity, TableName
-from lakehouse_assets.errors import FeedExpired
+from lakehouse_assets.errors import FeedExpired, LakehouseError
 from lakehouse_assets.lake.names import Lake
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from lakehouse_assets.assets.watch import Look
     from lakehouse_assets.engines.base import Handle
     from lakehouse_assets.tables.base import Outcome, Work
 
@@ -138,6 +140,24 @@ def of_table(work: Work, handle: Handle, comments: Mapping[str, str]) -> dict[st
     }
 
 
+def chart(work: Work, table: TableName, handle: Handle, feeds: Sequence[Entity]) -> dict[str, Any]:
+    """The chart of a table, where an entity says what is drawn: `chart`, a picture in Markdown.
+
+    The rows are committed by now: what keeps it from being drawn is told in its place.
+    """
+    wanted = next((feed.lakehouse.chart for feed in feeds if feed.lakehouse.chart), None)
+    if wanted is None:
+        return {}
+    from lakehouse_assets.serve.chart import png
+
+    try:
+        picture = png(work.engine, handle, wanted, str(table))
+    except LakehouseError as error:
+        return {"chart": dg.MetadataValue.md(f"not drawn: {error.problem}")}
+    data = base64.b64encode(picture).decode()
+    return {"chart": dg.MetadataValue.md(f"![{table}](data:image/png;base64,{data})")}
+
+
 def column_schema(columns: pa.Schema, comments: Mapping[str, str]) -> dg.TableSchema:
     """The columns of a table with their Spark types and comments."""
     from lakehouse_assets.sql.types import spark_type
@@ -207,6 +227,26 @@ def clipped(position: Mapping[str, Any]) -> Any:
     """A position as JSON data; a long one (a list of files) as the beginning of its text."""
     text = json.dumps(plain(position), sort_keys=True)
     return json.loads(text) if len(text) <= 1000 else f"{text[:1000]}… ({len(text)} characters)"
+
+
+def of_source(found: Look, now: dt.datetime) -> dict[str, Any]:
+    """Metadata of an observation: what a source says of itself, where reading ended, and how far that is behind."""
+    facts: dict[str, Any] = {f"source/{name}": _shown(value) for name, value in found.facts.items()}
+    facts["latest_position"] = dg.MetadataValue.json(clipped(found.latest))
+    if found.last:
+        age = (now - found.last.planned_at).total_seconds()
+        facts["last_position"] = dg.MetadataValue.json(clipped(found.last.end))
+        facts["last_batch"] = found.last.number
+        facts["lag_seconds"] = round(age, 1) if found.is_behind else 0.0
+    if found.lag is not None:
+        facts["lag"] = sum(found.lag.values())
+        facts["lag_by_part"] = dg.MetadataValue.json(dict(found.lag))
+    return facts
+
+
+def _shown(value: Any) -> Any:
+    shown = plain(value)
+    return dg.MetadataValue.json(shown) if isinstance(shown, dict | list) else str(shown)
 
 
 def column_lineage(work: Work, feeds: Iterable[Entity], columns: Sequence[str]) -> dg.TableColumnLineage | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -21,13 +21,15 @@ from lakehouse_assets.assets.naming import asset_key, source_key
 from lakehouse_assets.assets.resources import LakehouseResource, Project, RefreshConfig
 from lakehouse_assets.assets.watch import look
 from lakehouse_assets.entities.model import Entity, TableName
-from lakehouse_assets.errors import ExpectationFailed, LakehouseError
+from lakehouse_assets.errors import ExpectationFailed, LakehouseError, SettingsError
 
 if TYPE_CHECKING:
     from lakehouse_assets.sources.base import Notice
     from lakehouse_assets.tables.base import Outcome, Work
 
 PROGRESS_SECONDS = 5.0
+RESET_TAG, CONFIRM_TAG = "lakehouse/reset", "lakehouse/confirm"
+"""The tag of a run that starts a group of tables over, and the one by which a person confirms it: both the group."""
 Event = dg.MaterializeResult | dg.AssetCheckResult
 
 
@@ -66,6 +68,21 @@ def materialize(
             yield from destination.checks.refused(error)
             raise
         yield from _report(work, destination, context, outcomes)
+
+
+def check_confirmed(context: dg.AssetExecutionContext) -> None:
+    """Raise `SettingsError` if the run is one that starts a group over, and nobody confirmed that.
+
+    A run's tags are what a person gives when it is launched; a schedule or a slip of the mouse gives none.
+    """
+    group = context.run.tags.get(RESET_TAG)
+    if group and context.run.tags.get(CONFIRM_TAG) != group:
+        raise SettingsError(
+            f"this run starts every table of the group {group!r} over from its sources, and that is not confirmed",
+            value=context.run.tags.get(CONFIRM_TAG),
+            choices=[group],
+            fix=f"launch it with the tag {CONFIRM_TAG}: {group}",
+        )
 
 
 @contextmanager
@@ -129,7 +146,7 @@ def _progress(context: dg.AssetExecutionContext) -> Callable[[str, int], None]:
 def _report(
     work: Work, destination: Destination, context: dg.AssetExecutionContext, outcomes: Sequence[Outcome]
 ) -> Iterator[Event]:
-    _observe(work, destination, context)
+    lag = _observe(work, destination, context)
     for table in destination.outputs:
         key = asset_key(table)
         found = metadata.state(work, table, metadata.recorded_version(context.instance, key))
@@ -144,9 +161,10 @@ def _report(
                 facts |= of_history(work, table, found.handle, outcomes)
             lineage = metadata.column_lineage(work, destination.feeds, found.handle.schema.names)
             facts |= {"dagster/column_lineage": lineage} if lineage else {}
+            facts |= metadata.chart(work, table, found.handle, destination.feeds) if outcomes else {}
             notices = _notices(work, destination, outcomes)
             newest = _newest(work, destination)
-            evidence = Evidence(work, found.handle, context.instance, outcomes, notices, newest)
+            evidence = Evidence(work, found.handle, context.instance, outcomes, notices, newest, lag)
             results = list(destination.checks.results(evidence))
         yield dg.MaterializeResult(key, facts, results, dg.DataVersion(found.data_version))
 
@@ -175,11 +193,15 @@ def _notices(work: Work, destination: Destination, outcomes: Sequence[Outcome]) 
     return [notice for draft in drafts if isinstance(draft, Draft | Idle) for notice in draft.notices]
 
 
-def _observe(work: Work, destination: Destination, context: dg.AssetExecutionContext) -> None:
+def _observe(work: Work, destination: Destination, context: dg.AssetExecutionContext) -> int | None:
     """Report what a landed table's sources look like now: where reading ended, and whether they moved on since.
 
     The rows are committed by now: a source that cannot be looked at is a line in the log.
+
+    Returns:
+        What waits in all of them together; `None` where one cannot tell.
     """
+    waiting: list[int | None] = []
     for feed in destination.feeds:
         if feed.kind != "landed":
             continue
@@ -187,17 +209,9 @@ def _observe(work: Work, destination: Destination, context: dg.AssetExecutionCon
             found = look(work, feed, describe=True)
         except LakehouseError as error:
             context.log.warning(f"{source_key(feed).to_user_string()} could not be observed: {error}")
+            waiting.append(None)
             continue
-        facts: dict[str, Any] = {f"source/{name}": _shown(value) for name, value in found.facts.items()}
-        facts["latest_position"] = dg.MetadataValue.json(metadata.clipped(found.latest))
-        if found.last:
-            age = (work.clock() - found.last.planned_at).total_seconds()
-            facts["last_position"] = dg.MetadataValue.json(metadata.clipped(found.last.end))
-            facts["last_batch"] = found.last.number
-            facts["lag_seconds"] = round(age, 1) if found.is_behind else 0.0
-        context.log_event(dg.AssetObservation(source_key(feed), metadata=facts))
-
-
-def _shown(value: Any) -> Any:
-    shown = metadata.plain(value)
-    return dg.MetadataValue.json(shown) if isinstance(shown, dict | list) else str(shown)
+        waiting.append(None if found.lag is None else sum(found.lag.values()))
+        context.log_event(dg.AssetObservation(source_key(feed), metadata=metadata.of_source(found, work.clock())))
+    told = [count for count in waiting if count is not None]
+    return sum(told) if told and len(told) == len(waiting) else None

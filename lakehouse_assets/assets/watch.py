@@ -5,6 +5,7 @@ What belongs here: one cheap look, for observations and for sensors. What does n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ class Look:
         last: the newest plan; its number is one more than `number` if the batch was interrupted.
         latest: where a batch would end now.
         facts: what the source says of itself, for people.
+        lag: what is still to be read, by part of the stream; `None` where the source cannot tell.
     """
 
     feed: str
@@ -33,6 +35,7 @@ class Look:
     last: Plan | None
     latest: Position
     facts: dict[str, Any]
+    lag: Mapping[str, int] | None = None
 
     @property
     def interrupted(self) -> bool:
@@ -68,8 +71,11 @@ def look(work: Work, entity: Entity, *, describe: bool = False) -> Look:
     ledger = work.book.open(name)
     last = ledger.last(name)
     target = work.engine.find(work.uri(entity.table))
+    number = target.number(name.app_id) if target else 0
+    read = last if last is None or last.number <= number else next(reversed(ledger.history(name, number)), None)
     past = Past(lambda: [dict(plan.end) for plan in ledger.history(name)], dict(last.end) if last else None)
     with work.open_source(entity) as source:
         latest = source.latest(past)
         facts = source.describe() if describe else {}
-    return Look(name.app_id, target.number(name.app_id) if target else 0, last, latest, facts)
+        lag = source.lag(dict(read.end) if read else None) if describe else None
+    return Look(name.app_id, number, last, latest, facts, lag)

@@ -1,4 +1,4 @@
-"""Jobs: one for each group of tables, one for everything, and one for maintenance.
+"""Jobs: for each group of tables one that refreshes it and one that starts it over; for everything; for maintenance.
 
 What belongs here: selections with a name. What does not: when they run.
 """
@@ -11,8 +11,8 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from lakehouse_assets.assets.maintenance import KEY
-from lakehouse_assets.assets.naming import asset_key, group_of
-from lakehouse_assets.assets.step import Destination
+from lakehouse_assets.assets.naming import asset_key, group_of, op_name
+from lakehouse_assets.assets.step import CONFIRM_TAG, RESET_TAG, Destination
 from lakehouse_assets.entities.model import TableName
 
 EVERYTHING = "everything"
@@ -28,12 +28,26 @@ def build_jobs(written: Mapping[TableName, Destination]) -> list[UnresolvedAsset
         dg.define_asset_job(f"{group}_job", selection(members), description=f"Refresh the tables of the group {group}")
         for group, members in sorted(groups.items())
     ]
+    jobs += [_reset(group, members) for group, members in sorted(groups.items())]
     if written:
         every = selection(list(written.values()))
         jobs.append(dg.define_asset_job(EVERYTHING, every, description="Refresh every table"))
         upkeep = dg.AssetSelection.assets(KEY)
         jobs.append(dg.define_asset_job(MAINTENANCE, upkeep, description="Compact, vacuum and checkpoint every table"))
     return jobs
+
+
+def _reset(group: str, members: Sequence[Destination]) -> UnresolvedAssetJobDefinition:
+    """Start a group over: every table and its plans together, from the sources on, once that is confirmed by a tag."""
+    again = {op_name(made.table): {"config": {"full_refresh": True}} for made in members}
+    return dg.define_asset_job(
+        f"{group}_reset",
+        selection(members),
+        config={"ops": again},
+        tags={RESET_TAG: group},
+        description=f"Start every table of the group {group} over from its sources. Nothing is touched unless the run "
+        f"is launched with the tag {CONFIRM_TAG}: {group}",
+    )
 
 
 def selection(made: Sequence[Destination]) -> dg.AssetSelection:

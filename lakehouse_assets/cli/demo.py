@@ -1,4 +1,4 @@
-"""`lakehouse demo`: the shipped pipelines on simulated sensors, three runs, and a look at what they built.
+"""`lakehouse demo`: the shipped pipelines on simulated sensors and real prices, three runs, and a look at the result.
 
 What belongs here: the story that the demo tells. What does not: anything that another command could not do as well.
 """
@@ -9,8 +9,10 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +21,14 @@ import click
 from lakehouse_assets.cli.options import open_settings
 from lakehouse_assets.cli.output import print_rows, say
 from lakehouse_assets.cli.progress import RowProgress
-from lakehouse_assets.errors import LakeError
+from lakehouse_assets.errors import LakeError, NotRunnable
 
 if TYPE_CHECKING:
     from lakehouse_assets.cli.runner import Report
+    from lakehouse_assets.simulators.kafka_client import Client
     from lakehouse_assets.tables.base import Work
 
+TOPIC = "Stocks"
 LOOKS = {
     "the newest hours of two channels (gold.sensor_hourly)": (
         "SELECT start_window, sensor_id, location, round(temperature_avg, 1) AS temperature_avg, "
@@ -40,8 +44,25 @@ LOOKS = {
         "SELECT 'valid in silver', count(*) FROM silver.sensor_readings UNION ALL "
         "SELECT 'in quarantine, with reasons', count(*) FROM silver.sensor_readings_quarantine"
     ),
+    "the newest close of each index, and how far it was in 2009 (gold.updated_stocks)": (
+        "SELECT Index, max(Latest_Close) AS latest, max(Close_Diff) AS gained_at_most, count(*) AS days "
+        "FROM gold.updated_stocks WHERE Date >= DATE '2009-01-01' GROUP BY Index ORDER BY Index"
+    ),
+    "the worst days of an index (gold.index_returns)": (
+        "SELECT Index, Date, price, round(daily_return * 100, 2) AS percent, round(drawdown * 100, 1) AS drawdown "
+        "FROM gold.index_returns WHERE Index = 'SP500' AND daily_return < 0 ORDER BY daily_return LIMIT 3"
+    ),
+    "messages that are no prices, with the reason (silver.stocks_quarantine)": (
+        "SELECT get(_reasons, 0) AS reason, CAST(_upstream.value AS STRING) AS message FROM silver.stocks_quarantine "
+        "ORDER BY _upstream.partition, _upstream.offset LIMIT 3"
+    ),
 }
 """What the demo shows in the end: title -> query."""
+CUT = date(2018, 6, 30)
+"""The last day of the prices that are there before the first run."""
+FAULTS = 3
+"""Messages that are no prices."""
+CHART = "gold.index_returns"
 
 
 @click.command()
@@ -53,10 +74,26 @@ LOOKS = {
 )
 @click.option("--fresh", is_flag=True, help="Remove what an earlier demo built in the directory first.")
 def demo(directory: Path, days: float, fresh: bool) -> None:
-    """Simulate sensors, run the shipped pipelines three times, and show what they built.
+    """Simulate sensors, send real prices to Kafka, run the shipped pipelines three times, and show what they built.
 
-    No network, no server, no JVM. A second demo goes on with what the first one built.
+    No network, no server, no JVM: the broker is librdkafka's mock cluster, a stand-in in this process. A second demo
+    goes on with what the first one built.
     """
+    with mock_broker() as broker:
+        _demo(directory, days, fresh, broker)
+
+
+@contextmanager
+def mock_broker() -> Iterator[Client]:
+    """How a broker that lives as long as the block is reached."""
+    from lakehouse_assets.simulators.kafka_client import client_of
+    from lakehouse_assets.simulators.kafka_mock import VERSION, mock_cluster
+
+    with mock_cluster() as address:
+        yield client_of({"kafka.bootstrap.servers": address, "kafka.api.version": VERSION}, os.environ, TOPIC)
+
+
+def _demo(directory: Path, days: float, fresh: bool, broker: Client) -> None:
     began = time.monotonic()
     database, lake = directory / "sensors.db", directory / "lake"
     if fresh:
@@ -67,11 +104,16 @@ def demo(directory: Path, days: float, fresh: bool) -> None:
     else:
         say(f"1. history: {days:g} days of 12 sensors, around a real weather series, with faults and anomalies")
         _history(database, days)
-    work = _work(database, lake)
+    say("   prices: four indices, day by day, into a Kafka topic (a mock cluster: it forgets all when the demo ends)")
+    _prices(broker, CUT)
+    if lake.exists():
+        _prices(broker, None)  # a broker that forgot all gets what the lake has read from the one before
+    work = _work(database, lake, broker)
     say("2. the first run carries the history through bronze, silver, quarantine and gold")
     _run(work)
-    say("3. new readings arrive, and a run takes up those only")
+    say("3. new readings and prices arrive, malformed messages among them, and a run takes up those only")
     _more(database)
+    _prices(broker, None)
     reports = _run(work)
     _check(reports, "written", "the run after new readings arrived wrote nothing")
     say("4. a third run finds nothing new, and writes nothing")
@@ -80,10 +122,11 @@ def demo(directory: Path, days: float, fresh: bool) -> None:
     for title, query in LOOKS.items():
         say(f"\n{title}")
         _look(work, query)
+    _draw(work, directory / "index_returns.png")
     say(f"built in {time.monotonic() - began:.1f} s: the database {database}, the lake {lake}. Look at it:")
     say(f'  lakehouse sql --root {lake} "SELECT * FROM silver.sensor_readings_quarantine LIMIT 3"')
     say(f"  LAKEHOUSE_SENSOR_DB={database} lakehouse plan '*' --root {lake}")
-    say("  make dev     (the same graph in Dagster, with new readings coming in)")
+    say("  make dev     (the same graph in Dagster, with new readings and prices coming in)")
 
 
 def _remove(database: Path) -> None:
@@ -109,13 +152,42 @@ def _more(database: Path) -> None:
     say(f"   {live(database, stop=threading.Event(), rate=1200, max_rows=1200, seed=int(time.time()))}")
 
 
-def _work(database: Path, lake: Path) -> Work:
+def _prices(broker: Client, until: date | None) -> None:
+    """Send the prices up to a day; without one the others, and malformed messages."""
+    from lakehouse_assets.simulators.kafka import Production, produce
+    from lakehouse_assets.simulators.kafka_prices import Selection
+
+    say(f"   {produce(Production(TOPIC, selection=Selection(until=until), faults=0 if until else FAULTS), broker)}")
+
+
+def _draw(work: Work, path: Path) -> None:
+    from lakehouse_assets.serve.chart import png
+    from lakehouse_assets.tables.base import upstream
+
+    table = work.catalog.resolve(CHART)
+    (drawn,) = (feed.lakehouse.chart for feed in work.catalog.destinations[table])
+    assert drawn is not None
+    try:
+        path.write_bytes(png(work.engine, upstream(work, table), drawn, CHART))
+    except NotRunnable as error:
+        say(f"\nthe chart of {CHART} is not drawn: {error}")
+    else:
+        say(f"\nthe chart of {CHART}: {path}")
+
+
+def _work(database: Path, lake: Path, broker: Client) -> Work:
     from lakehouse_assets.entities.catalog import load_catalog
     from lakehouse_assets.settings import PACKAGED_CATALOG
     from lakehouse_assets.tables.base import open_work
 
     settings = open_settings(root=str(lake), catalog=PACKAGED_CATALOG, engine="embedded")
-    catalog = load_catalog(settings.catalog, {**os.environ, "LAKEHOUSE_SENSOR_DB": str(database)})
+    given = {
+        "LAKEHOUSE_SENSOR_DB": str(database),
+        "LAKEHOUSE_KAFKA": broker.servers,
+        "LAKEHOUSE_KAFKA_TOPIC": TOPIC,
+        "LAKEHOUSE_KAFKA_VERSION": ".".join(map(str, broker.kafka_python["api_version"])),
+    }
+    catalog = load_catalog(settings.catalog, {**os.environ, **given})
     return open_work(settings, catalog, os.environ)
 
 

@@ -21,7 +21,7 @@ import click
 from lakehouse_assets.cli.options import catalog_option, format_option, open_catalog, open_settings, root_option
 from lakehouse_assets.cli.output import print_rows, say
 from lakehouse_assets.databricks.findings import Finding
-from lakehouse_assets.errors import CatalogError, LakehouseError, NotRunnable, SourceMissing
+from lakehouse_assets.errors import CatalogError, LakehouseError, NotRunnable, SourceMissing, SourceUnreachable
 
 if TYPE_CHECKING:
     from lakehouse_assets.entities.catalog import Catalog
@@ -33,6 +33,8 @@ LEAST_BYTES = 1 << 30
 """Free space below which a disk is called full."""
 DISTRIBUTION = "lakehouse-assets"
 INSTALL = "make setup"
+BROKER = "LAKEHOUSE_KAFKA"
+"""The variable of the shipped catalog that names a broker; without it nobody expects one."""
 
 
 @click.command()
@@ -175,14 +177,18 @@ def _sources(catalog: Catalog) -> Iterator[Finding]:
             except NotRunnable as error:
                 yield Finding(name, "optional", error.problem, error.fix)
             except LakehouseError as error:
-                yield Finding(name, "missing", _one_line(error), _mend_source(entity, error))
+                unasked = entity.entity_id == "stocks-bronze" and BROKER not in os.environ
+                yield Finding(name, "optional" if unasked else "missing", _one_line(error), _mend_source(entity, error))
             else:
                 yield Finding(name, "ok", ", ".join(f"{key} {value}" for key, value in facts.items()))
 
 
 def _mend_source(entity: Entity, error: LakehouseError) -> str | None:
-    shipped = entity.entity_id == "sensors-bronze" and isinstance(error, SourceMissing)
-    return f"lakehouse simulate sensors --database {entity.source}" if shipped else error.fix
+    if entity.entity_id == "sensors-bronze" and isinstance(error, SourceMissing):
+        return f"lakehouse simulate sensors --database {entity.source}"
+    if entity.entity_id == "stocks-bronze" and isinstance(error, SourceUnreachable):
+        return f"set {BROKER}; without a broker: lakehouse simulate kafka --broker --address-file kafka.address"
+    return error.fix
 
 
 def _one_line(error: LakehouseError) -> str:

@@ -6,33 +6,20 @@ What belongs here: arguments and printing. What does not: what became of an even
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakehouse_assets.cli.options import (
-    catalog_option,
-    engine_option,
-    format_option,
-    open_catalog,
-    open_settings,
-    root_option,
-)
-from lakehouse_assets.cli.output import print_rows, say
-from lakehouse_assets.errors import SettingsError
+from lakehouse_assets.cli.options import format_option, of_lake, open_lake, table_of
+from lakehouse_assets.cli.output import print_rows, say, write_picture
 
 if TYPE_CHECKING:
-    from lakehouse_assets.entities.model import TableName
     from lakehouse_assets.serve.timeline import Timeline
-    from lakehouse_assets.tables.base import Work
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 TIMELINE = ("shows", "start", "end", "operation", "event", "origin", "note", "values")
 EXPLAINED = ("sequence", "operation", "fate", "effect", "event", "origin", "feed", "batch", "logged")
@@ -41,24 +28,6 @@ WIDTH = 120
 """Cells of a drawing where stdout is no terminal."""
 SHOWN = 1000
 """Rows of a table for people, unless `--limit` says otherwise."""
-
-
-def of_lake(command: F) -> F:
-    """The options that say which catalog, which lake, which engine."""
-    return catalog_option(root_option(engine_option(command)))
-
-
-def open_lake(catalog: Path | None, root: str | None, engine: str | None) -> Work:
-    """The work over a lake that these options name."""
-    from lakehouse_assets.tables.base import open_work
-
-    settings = open_settings(catalog=catalog, root=root, engine=engine)
-    return open_work(settings, open_catalog(settings), os.environ)
-
-
-def table_of(work: Work, name: str) -> TableName:
-    """The table of that name; the name of its log or quarantine means the table, too."""
-    return work.catalog.base(work.catalog.resolve(name))
 
 
 @click.group()
@@ -91,24 +60,13 @@ def show(table: str, key: str, png: Path | None, form: str, **where: Any) -> Non
     work = open_lake(**where)
     found = history_of(work, table_of(work, table), key)
     if png is not None:
-        _write_png(png, found)
+        from lakehouse_assets.serve.timeline_png import png as picture
+
+        write_picture(png, picture(found))
     if form == "table":
         click.echo(draw(found, shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH))
     else:
         print_rows(_timeline_rows(found), TIMELINE, form)
-
-
-def _write_png(path: Path, timeline: Timeline) -> None:
-    from lakehouse_assets.serve.timeline_png import png
-
-    picture = png(timeline)
-    try:
-        path.write_bytes(picture)
-    except OSError as error:
-        raise SettingsError(
-            f"--png: {str(path)!r} cannot be written: {error.strerror}", fix="name a file in a directory of yours"
-        ) from error
-    say(f"drawn: {path}")
 
 
 def _timeline_rows(timeline: Timeline) -> Iterator[dict[str, Any]]:

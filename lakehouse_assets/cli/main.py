@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "sql": ("lakehouse_assets.cli.sql:sql", "Ask a question in Spark SQL of every Delta table under the root."),
     "quarantine": ("lakehouse_assets.cli.quarantine:quarantine", "List, show and requeue rows that broke a rule."),
     "history": ("lakehouse_assets.cli.history:history", "Show, explain and rewind the history of keys."),
+    "chart": ("lakehouse_assets.cli.chart:chart", "Draw a table, as its entity says, into a PNG."),
     "upload": ("lakehouse_assets.cli.upload:upload", "Append new SQLite rows to a Delta table until stopped."),
     "simulate": ("lakehouse_assets.cli.simulate:simulate", "Write what a system that is not at hand would write."),
     "entities": ("lakehouse_assets.cli.entities:entities", "List, validate and show the entities of a catalog."),

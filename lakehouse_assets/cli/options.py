@@ -14,7 +14,9 @@ import click
 
 if TYPE_CHECKING:
     from lakehouse_assets.entities.catalog import Catalog
+    from lakehouse_assets.entities.model import TableName
     from lakehouse_assets.settings import Settings
+    from lakehouse_assets.tables.base import Work
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -71,3 +73,21 @@ def open_catalog(settings: Settings) -> Catalog:
     from lakehouse_assets.entities.catalog import load_catalog
 
     return load_catalog(settings.catalog, os.environ)
+
+
+def of_lake(command: F) -> F:
+    """The options that say which catalog, which lake, which engine."""
+    return catalog_option(root_option(engine_option(command)))
+
+
+def open_lake(catalog: Path | None, root: str | None, engine: str | None) -> Work:
+    """The work over a lake that these options name."""
+    from lakehouse_assets.tables.base import open_work
+
+    settings = open_settings(catalog=catalog, root=root, engine=engine)
+    return open_work(settings, open_catalog(settings), os.environ)
+
+
+def table_of(work: Work, name: str) -> TableName:
+    """The table of that name; the name of its log or quarantine means the table, too."""
+    return work.catalog.base(work.catalog.resolve(name))

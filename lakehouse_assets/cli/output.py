@@ -18,9 +18,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import click
+
+from lakehouse_assets.errors import SettingsError
 
 Row = Mapping[str, Any]
 
@@ -142,3 +145,18 @@ _PLAIN: dict[Any, Callable[[Any], Any]] = {
 def is_terminal() -> bool:
     """Whether stderr, where progress goes, is a terminal."""
     return sys.stderr.isatty()
+
+
+def write_picture(path: Path, picture: bytes) -> None:
+    """Write a drawing to a file that the command line named.
+
+    Raises:
+        SettingsError: the file cannot be written.
+    """
+    try:
+        path.write_bytes(picture)
+    except OSError as error:
+        raise SettingsError(
+            f"--png: {str(path)!r} cannot be written: {error.strerror}", fix="name a file in a directory of yours"
+        ) from error
+    say(f"drawn: {path}")

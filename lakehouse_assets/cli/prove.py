@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from lakehouse_assets.simulators.faulty_store import FaultyProxy
 
 COLUMNS = ("round", "table", "step", "write", "killed", "engine", "state", "seconds", "difference")
-SENSORS = "LAKEHOUSE_SENSOR_DB"
+SENSORS, KAFKA, KAFKA_VERSION = "LAKEHOUSE_SENSOR_DB", "LAKEHOUSE_KAFKA", "LAKEHOUSE_KAFKA_VERSION"
+PRICES = 4_000
+"""Messages of the topic that stands for a broker's."""
 
 
 @click.command()
@@ -64,7 +66,7 @@ def prove(
     """Kill the runs of a catalog with SIGKILL, run them again, and compare every table with that of a clean run.
 
     \b
-    lakehouse prove                                  a sample of kills, the shipped catalog on simulated sensors
+    lakehouse prove                                  a sample of kills, the shipped catalog on simulated sources
     lakehouse prove --catalog DIR --all              your tables, your sources, every kill there is
     lakehouse prove --catalog DIR silver.orders+     these tables (what they are made from is run, not killed)
     lakehouse prove --catalog DIR --root s3://bucket/scratch
@@ -114,7 +116,7 @@ def _prover(
         desk = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="lakehouse-prove-")))
         place = f"{root.rstrip('/')}/prove-{seed}-{os.getpid()}-{time.time_ns():x}" if root else str(desk / "lakes")
         settings = open_settings(catalog=catalog, root=place, engine=engine)
-        environ = _with_sensors(settings, desk)
+        environ = _with_prices(settings, _with_sensors(settings, desk), opened)
         entities = load_catalog(settings.catalog, environ)
         tables = _runnable(entities, entities.select(selection))
         wire = opened.enter_context(_wire(settings))
@@ -138,6 +140,24 @@ def _with_sensors(settings: Settings, desk: Path) -> dict[str, str]:
     summary = write_history(desk / "sensors.db", start=start, hours=3, wal=True)
     say(f"simulated sensors: {summary}")
     return {**environ, SENSORS: str(desk / "sensors.db")}
+
+
+def _with_prices(settings: Settings, environ: dict[str, str], opened: ExitStack) -> dict[str, str]:
+    """The environment; for the shipped catalog without a broker, with a mock cluster that holds prices."""
+    from lakehouse_assets.settings import PACKAGED_CATALOG
+
+    if settings.catalog != PACKAGED_CATALOG or KAFKA in environ:
+        return environ
+    from lakehouse_assets.simulators.kafka import TOPIC, Production, produce
+    from lakehouse_assets.simulators.kafka_client import client_of
+    from lakehouse_assets.simulators.kafka_mock import VERSION, mock_cluster
+    from lakehouse_assets.simulators.kafka_prices import Selection
+
+    address = opened.enter_context(mock_cluster())
+    client = client_of({"kafka.bootstrap.servers": address, "kafka.api.version": VERSION}, environ, TOPIC)
+    summary = produce(Production(TOPIC, selection=Selection(rows=PRICES), faults=9), client)
+    say(f"prices in a mock cluster: {summary}")
+    return {**environ, KAFKA: address, KAFKA_VERSION: VERSION}
 
 
 def _runnable(catalog: Catalog, tables: Sequence[TableName]) -> tuple[TableName, ...]:

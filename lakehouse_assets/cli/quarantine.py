@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lakehouse_assets.cli.history import of_lake, open_lake, table_of
-from lakehouse_assets.cli.options import format_option
+from lakehouse_assets.cli.options import format_option, of_lake, open_lake, table_of
 from lakehouse_assets.cli.output import Row, cell, print_rows, say
 from lakehouse_assets.errors import SettingsError
 

@@ -254,9 +254,8 @@ def test_a_table_that_this_version_cannot_run_fails_by_name_and_the_others_run(
     later = """
   - entity_id: trades
     source: trades
-    source_format: kafka
+    source_format: kinesis
     destination: bronze.trades
-    read_options: {kafka.bootstrap.servers: "localhost:9", subscribe: trades}
     source_schema: price DOUBLE
   - entity_id: current
     source: bronze.readings
@@ -268,7 +267,7 @@ def test_a_table_that_this_version_cannot_run_fails_by_name_and_the_others_run(
     house.add(("a", 1.0))
     result = house.run("bronze.trades", "bronze.readings", "silver.readings", "silver.current")
     assert not result.success
-    assert "kafka" in failure(result, "bronze.trades")[0]
+    assert "kinesis" in failure(result, "bronze.trades")[0]
     assert "asof" in failure(result, "silver.current")[0]
     assert retries(result) == 0
     assert len(house.rows("silver.readings")) == 1

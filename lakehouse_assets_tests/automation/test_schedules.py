@@ -96,7 +96,7 @@ def test_there_is_a_job_for_each_group_and_one_for_everything(tmp_path: Path, in
     """A job holds what its group writes; views and sources are not run."""
     house = House(tmp_path, instance, CATALOG + MORE)
     names = {job.name for job in house.defs.get_repository_def().get_all_jobs() if not job.name.startswith("__")}
-    assert names == {"sensors_job", "silver_job", "everything", MAINTENANCE}
+    assert names == {"sensors_job", "sensors_reset", "silver_job", "silver_reset", "everything", MAINTENANCE}
     keys = set(house.defs.resolve_job_def("everything").asset_layer.executable_asset_keys)
     assert keys == set(house.defs.resolve_asset_graph().executable_asset_keys) - {KEY}
     assert key("silver.warm") not in keys

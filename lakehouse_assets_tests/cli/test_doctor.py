@@ -59,6 +59,18 @@ def test_the_shipped_source_is_mended_by_a_command(lab: Machine) -> None:
     assert row["mend"] == f"lakehouse simulate sensors --database {lab.directory / 'none.db'}"
 
 
+@pytest.mark.slow
+def test_a_broker_is_only_missed_where_one_is_named(lab: Machine) -> None:
+    """The shipped prices need a broker: without LAKEHOUSE_KAFKA that is a hint, with it a fault, each with a command."""
+    del lab.environ["LAKEHOUSE_CATALOG"]
+    row = findings(lab, code=1)["source of bronze.stocks"]
+    assert row["state"] == "optional"
+    assert "lakehouse simulate kafka --broker" in row["mend"]
+    row = findings(lab, code=1, LAKEHOUSE_KAFKA="127.0.0.1:1")["source of bronze.stocks"]
+    assert row["state"] == "missing"
+    assert "127.0.0.1:1" in row["found"]
+
+
 def test_a_catalog_with_faults_is_named(lab: Machine) -> None:
     """The faults are shown, and the command that shows them alone."""
     lab.declare("delta_live_store: [{{entity_id: a}}]")

@@ -16,7 +16,7 @@ from lakehouse_assets_tests.cli.lab import CATALOG, Machine, readings, write
 from lakehouse_assets_tests.conftest import Bucket
 
 LEFT_OUT = """
-      - {{entity_id: k, source: topic, source_format: kafka, destination: bronze.stocks}}
+      - {{entity_id: k, source: stream, source_format: kinesis, destination: bronze.stocks}}
       - {{entity_id: j, source: bronze.stocks, source_format: dlt, destination: silver.stocks}}
       - {{entity_id: u, source: /edge.db, source_format: sqlite, destination: bronze.edge, lakehouse: {{landed_by: upload}}}}
 """

@@ -27,10 +27,11 @@ EDGE, LAKES, STAGING = "/Volumes/main/lake/edge/sensors.db", "/Volumes/main/lake
 TABLES = tuple(
     str(output)
     for table, feeds in load_catalog(PACKAGED_CATALOG, {}).destinations.items()
+    if feeds[0].group == "sensors"
     for output in ([table, table.quarantine] if any(feed.is_quarantined for feed in feeds) else [table])
     if feeds[0].kind != "view"
 )
-"""Every table of the shipped catalog that a run writes."""
+"""Every table of the shipped sensors pipeline that a run writes."""
 TIMES = ("_ingested_at", "_quarantined_at", "quarantined_at")
 
 

@@ -1,0 +1,91 @@
+"""Lag: one sensor for each topic, which tells how many of its messages wait, whether a run is due or not.
+
+It reports what it sees as an observation of the source and as a verdict of the check `lag` of the table, and requests
+nothing: that is what the sensor `sources` does. What was reported and has not changed is not reported again.
+What does not belong here: counting (`sources`), limits (`assets/checks.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from lakehouse_assets.assets import metadata
+from lakehouse_assets.assets.naming import asset_key, distinct, source_key
+from lakehouse_assets.assets.resources import LakehouseResource, Project
+from lakehouse_assets.assets.step import Destination
+from lakehouse_assets.assets.watch import look
+from lakehouse_assets.entities.model import TableName
+from lakehouse_assets.errors import LakehouseError
+
+if TYPE_CHECKING:
+    from lakehouse_assets.tables.base import Work
+
+INTERVAL_SECONDS = 30
+Seen = dict[str, int | None]
+"""Id of an entity -> what waited for it when it was reported last."""
+
+
+def build_lag_sensors(
+    project: Project, written: Mapping[TableName, Destination], status: dg.DefaultSensorStatus
+) -> list[dg.SensorDefinition]:
+    """A sensor for each topic that a catalog lands."""
+    topics: dict[str, list[Destination]] = {}
+    for made in written.values():
+        for topic in dict.fromkeys(topic_of(feed.read_options, feed.source) for feed in made.feeds
+                                   if feed.source_format == "kafka"):  # fmt: skip
+            topics.setdefault(topic, []).append(made)
+    return [_sensor(project, topic, made, status) for topic, made in sorted(topics.items())]
+
+
+def topic_of(options: Mapping[str, str], source: str) -> str:
+    """The topic that an entity reads."""
+    return options.get("subscribe", source).strip()
+
+
+def _sensor(
+    project: Project, topic: str, tables: Sequence[Destination], status: dg.DefaultSensorStatus
+) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=f"lag_{distinct(topic)}",
+        minimum_interval_seconds=INTERVAL_SECONDS,
+        default_status=status,
+        description=f"Tells how many messages of the topic {topic} wait to be read",
+    )
+    def lag(context: dg.SensorEvaluationContext, lakehouse: LakehouseResource) -> dg.SensorResult:
+        seen: Seen = json.loads(context.cursor) if context.cursor else {}
+        events: list[dg.AssetObservation | dg.AssetCheckEvaluation] = []
+        with lakehouse.open(project) as work:
+            for made in tables:
+                try:
+                    events += _told(work, made, topic, seen)
+                except LakehouseError as error:  # one broker that does not answer must not silence the others
+                    context.log.error(str(error))
+        skip = None if events else "nothing new to tell"
+        return dg.SensorResult(asset_events=events, skip_reason=skip, cursor=json.dumps(seen))
+
+    return lag
+
+
+def _told(
+    work: Work, made: Destination, topic: str, seen: Seen
+) -> Iterator[dg.AssetObservation | dg.AssetCheckEvaluation]:
+    """What is new to tell of the feeds of a table that read the topic."""
+    waiting, moved = 0, False
+    for feed in made.feeds:
+        if feed.source_format != "kafka" or topic_of(feed.read_options, feed.source) != topic:
+            continue
+        found = look(work, feed, describe=True)
+        count = sum((found.lag or {}).values())
+        waiting += count
+        if seen.get(feed.entity_id) != count:
+            seen[feed.entity_id], moved = count, True
+            yield dg.AssetObservation(source_key(feed), metadata=metadata.of_source(found, work.clock()))
+    if moved:
+        passed, severity, facts = made.checks.judge_lag(waiting)
+        yield dg.AssetCheckEvaluation(
+            asset_key=asset_key(made.table), check_name="lag", passed=passed, severity=severity, metadata=facts
+        )

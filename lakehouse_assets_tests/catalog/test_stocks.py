@@ -1,0 +1,330 @@
+"""The shipped stocks pipeline: each fault of the system that it replaces must not come back (Q rows)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from collections import Counter
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lakehouse_assets.entities.model import TableName
+from lakehouse_assets.tables.corrections import requeue
+from lakehouse_assets_tests.catalog.stocks_lab import SENT, Model, Pipeline, columns, message, shipped
+
+MESSAGES = (
+    message("SP500", "2024-01-02", "100.5", "99.5", Open="99", High="101", Low="98", Volume="1000"),
+    message("SP500", "2024-01-03", "101"),
+    message("NASDAQ", "2024-01-02", "200.25"),
+)
+
+
+@pytest.fixture(name="pipeline")
+def _pipeline(tmp_path: Path) -> Pipeline:
+    return Pipeline(tmp_path)
+
+
+def money(text: str) -> Decimal:
+    """A price as the tables hold it."""
+    return Decimal(text).quantize(Decimal("0.000001"))
+
+
+def test_bronze_holds_messages_as_received(pipeline: Pipeline) -> None:
+    """Q5: every column of Kafka and the month of the timestamp; bytes stay bytes, a tombstone is a row, too."""
+    pipeline.send(MESSAGES[0], None, b"\xff{", key=b"\xfe")
+    pipeline.run("bronze.stocks")
+    rows = sorted(pipeline.table("bronze.stocks"), key=lambda row: row["offset"])
+    assert [row["value"] for row in rows] == [MESSAGES[0], None, b"\xff{"]
+    assert [row["key"] for row in rows] == [b"\xfe"] * 3
+    assert [(row["topic"], row["partition"], row["offset"]) for row in rows] == [("Stocks", 0, n) for n in range(3)]
+    assert rows[0]["timestamp"] == SENT
+    assert {row["timestampType"] for row in rows} == {0}
+    assert {row["year_month"] for row in rows} == {"2024-05"}
+
+
+def test_bronze_is_partitioned_by_month_and_only_grows(pipeline: Pipeline) -> None:
+    """Q5: the files of bronze are split by `year_month`, and a second batch appends."""
+    for _ in range(2):
+        pipeline.send(*MESSAGES)
+        written = pipeline.run("bronze.stocks")
+    handle = pipeline.work.engine.find(pipeline.work.uri(TableName("bronze", "stocks")))
+    assert handle is not None
+    assert handle.partition_by == ("year_month",)
+    assert written["bronze.stocks"].plan.mode == "append"
+    assert len(pipeline.table("bronze.stocks")) == 6
+
+
+def test_silver_is_typed(pipeline: Pipeline) -> None:
+    """Q1, Q6: the fields of the CSV as date, decimals and integer; `Adj Close` is Adj_Close."""
+    pipeline.send(MESSAGES[0])
+    pipeline.run()
+    (row,) = pipeline.table("silver.stocks")
+    row.pop("_ingested_at", None)
+    assert row == {
+        "Index": "SP500", "Date": date(2024, 1, 2), "Open": money("99"), "High": money("101"), "Low": money("98"),
+        "Close": money("100.5"), "Adj_Close": money("99.5"), "Volume": 1000,
+    }  # fmt: skip
+
+
+FAULTY = {
+    b'{"Index":"SP500","Date":"2024-01-0': "cast_failed:Index",
+    b"": "cast_failed:Index",
+    b"[]": "cast_failed:Index",
+    b'{"Index":"SP500","Date":"2024-01-04","Close":"1"} trailing': "cast_failed:Index",
+    b'\xff\xfe{"Index":"SP500"}': "cast_failed:Index",
+    message("SP500", "2024-13-04", "1"): "cast_failed:Date",
+    message("SP500", "2024-01-04", "twelve"): "cast_failed:Close",
+    message("SP500", "2024-01-04", "1", Volume="many"): "cast_failed:Volume",
+    message("SP500", "2024-01-04", "1000000000000000"): "cast_failed:Close",
+    message(None, "2024-01-04", "1"): "index_is_there",
+    message("SP500", None, "1"): "date_is_there",
+    message("SP500", "2024-01-04", None): "close_is_there",
+    None: "index_is_there",
+}
+"""Messages that are no prices -> a reason for which they are quarantined."""
+
+
+@pytest.mark.parametrize("value", FAULTY, ids=lambda value: repr(value)[:40])
+def test_what_is_no_price_is_quarantined_as_received(pipeline: Pipeline, value: bytes | None) -> None:
+    """Q6, Q13: malformed JSON was a row of NULLs; here it is in quarantine with the reason and the raw bytes."""
+    pipeline.send(MESSAGES[0], value)
+    pipeline.run()
+    (row,) = pipeline.table("silver.stocks_quarantine")
+    assert FAULTY[value] in row["_reasons"]
+    assert row["_upstream"]["value"] == value
+    assert (row["_upstream"]["partition"], row["_upstream"]["offset"]) == (0, 1)
+    assert len(pipeline.table("silver.stocks")) == 1
+
+
+def test_numbers_in_json_are_prices_as_written(pipeline: Pipeline) -> None:
+    """A producer that writes numbers as numbers is understood to the last digit."""
+    pipeline.send(b'{"Index":"SP500","Date":"2024-01-02","Close":1234567.10,"Volume":7}')
+    pipeline.run()
+    (row,) = pipeline.table("silver.stocks")
+    assert (row["Close"], row["Volume"], row["Adj_Close"]) == (money("1234567.10"), 7, None)
+
+
+def test_a_quarantined_message_can_be_mended_and_requeued(pipeline: Pipeline) -> None:
+    """A dead letter is corrected by hand, and everything downstream follows."""
+    pipeline.send(MESSAGES[0], message("SP500", "2024-01-05", "12O.5"))
+    pipeline.run()
+    patch = [f"{name} = CAST(120.5 AS DECIMAL(18, 6))" for name in ("Close", "Adj_Close")]
+    assert requeue(pipeline.work, TableName("silver", "stocks"), rule="cast_failed:Close", patch=patch).woven == 1
+    pipeline.run()
+    assert pipeline.table("silver.stocks_quarantine") == []
+    assert {row["Close"] for row in pipeline.table("silver.current_close")} == {money("120.5")}
+
+
+def test_history_goes_by_trading_day(pipeline: Pipeline) -> None:
+    """Q7, Q12: a version holds from its trading day to the next; the time of processing is no part of it."""
+    pipeline.send(*MESSAGES)
+    pipeline.run()
+    assert pipeline.history() == [
+        ("NASDAQ", money("200.25"), money("200.25"), date(2024, 1, 2), None),
+        ("SP500", money("100.5"), money("99.5"), date(2024, 1, 2), date(2024, 1, 3)),
+        ("SP500", money("101"), money("101"), date(2024, 1, 3), None),
+    ]
+
+
+def test_an_equal_close_opens_no_version(pipeline: Pipeline) -> None:
+    """Q9: the same close sent again, or standing on the next day, is no new version."""
+    pipeline.send(message("SP500", "2024-01-02", "100.5"))
+    pipeline.run()
+    for again in (message("SP500", "2024-01-02", "100.5"), message("SP500", "2024-01-03", "100.500")):
+        pipeline.send(again)
+        pipeline.run()
+    assert pipeline.history() == [("SP500", money("100.5"), money("100.5"), date(2024, 1, 2), None)]
+
+
+def test_an_older_day_does_not_replace_the_current_close(pipeline: Pipeline) -> None:
+    """Q10: a day that arrives late takes its place in the history; the newest day stays current."""
+    pipeline.send(message("SP500", "2024-01-03", "103"))
+    pipeline.run()
+    pipeline.send(message("SP500", "2024-01-02", "102"))
+    pipeline.run()
+    assert [(v[1], v[3], v[4]) for v in pipeline.history()] == [
+        (money("102"), date(2024, 1, 2), date(2024, 1, 3)),
+        (money("103"), date(2024, 1, 3), None),
+    ]
+    assert columns(pipeline.table("silver.current_close"), "Index", "Close") == [("SP500", money("103"))]
+
+
+def test_every_day_of_a_batch_is_kept(pipeline: Pipeline) -> None:
+    """Q8, Q11: the days inside one batch are versions, each; only the newest was kept."""
+    days = [message("SP500", f"2024-01-{day:02}", str(100 + day)) for day in range(2, 12)]
+    pipeline.send(*days)
+    pipeline.run()
+    assert [version[1] for version in pipeline.history()] == [money(str(100 + day)) for day in range(2, 12)]
+
+
+def test_contradicting_closes_are_quarantined(pipeline: Pipeline) -> None:
+    """Q13: two closes for one day of an index: neither is taken, both are in quarantine, in whatever order they came."""
+    pipeline.send(message("SP500", "2024-01-02", "1"))
+    pipeline.run()
+    pipeline.send(message("SP500", "2024-01-03", "2"), message("SP500", "2024-01-03", "3"))
+    pipeline.run()
+    rows = pipeline.table("silver.close_price_quarantine")
+    assert columns(rows, "Close", "_reasons") == [
+        (money("2"), ["ambiguous_sequence"]),
+        (money("3"), ["ambiguous_sequence"]),
+    ]
+    assert [version[1] for version in pipeline.history()] == [money("1")]
+    assert columns(pipeline.table("gold.index_returns"), "Date") == [(date(2024, 1, 2),)]
+
+
+def test_an_index_without_current_close_stays(pipeline: Pipeline) -> None:
+    """Q15: a day whose index has no current close was dropped for ever; here its latest close is NULL until there is one."""
+    pipeline.send(MESSAGES[0])
+    pipeline.run()
+    pipeline.send(MESSAGES[2])
+    pipeline.run("bronze.stocks", "silver.stocks", "silver.stocks_close")
+    ours, theirs = money("100.5"), money("200.25")
+    found = columns(pipeline.table("silver.stocks_close"), "Index", "Close", "Latest_Close")
+    assert found == [("NASDAQ", theirs, None), ("SP500", ours, ours)]
+    pipeline.run()
+    found = columns(pipeline.table("silver.stocks_close"), "Index", "Close", "Latest_Close")
+    assert found == [("NASDAQ", theirs, theirs), ("SP500", ours, ours)]
+
+
+def test_the_latest_close_follows(pipeline: Pipeline) -> None:
+    """Q14, Q15: rows that were there before get the new close; it was frozen when they were loaded."""
+    pipeline.send(*MESSAGES)
+    pipeline.run()
+    pipeline.send(message("SP500", "2024-01-04", "150.25"))
+    written = pipeline.run()
+    found = columns(pipeline.table("silver.stocks_close"), "Index", "Close", "Latest_Close", "Latest_Adj_Close")
+    latest = money("150.25")
+    assert found == [
+        ("NASDAQ", money("200.25"), money("200.25"), money("200.25")),
+        *(("SP500", money(close), latest, latest) for close in ("100.5", "101", "150.25")),
+    ]
+    assert written["silver.stocks_close"].plan.mode == "keys"
+
+
+def test_a_late_day_that_changes_nothing_current_moves_no_other_row(pipeline: Pipeline) -> None:
+    """Q10, Q15: only the keys that changed are refreshed downstream."""
+    pipeline.send(*MESSAGES)
+    pipeline.run()
+    before = columns(pipeline.table("gold.updated_stocks"), "Index", "Date", "Close_Diff")
+    pipeline.send(message("SP500", "2023-12-29", "90"))
+    pipeline.run()
+    after = columns(pipeline.table("gold.updated_stocks"), "Index", "Date", "Close_Diff")
+    assert set(after) - set(before) == {("SP500", date(2023, 12, 29), money("11"))}
+    assert set(before) < set(after)
+
+
+def test_close_diff_is_of_the_right_row(pipeline: Pipeline) -> None:
+    """Q16: every row names its own index, and the difference is exact: newest close minus the close of the day."""
+    pipeline.send(*MESSAGES)
+    pipeline.run()
+    assert columns(pipeline.table("gold.updated_stocks"), "Index", "Date", "Close_Diff") == [
+        ("NASDAQ", date(2024, 1, 2), money("0")),
+        ("SP500", date(2024, 1, 2), money("0.5")),
+        ("SP500", date(2024, 1, 3), money("0")),
+    ]
+
+
+def test_a_message_that_was_sent_twice_counts_once(pipeline: Pipeline) -> None:
+    """Q9, Q12: bronze holds both, the tables that people read hold the day once."""
+    pipeline.send(*MESSAGES, *MESSAGES)
+    pipeline.run()
+    assert len(pipeline.table("bronze.stocks")) == 6
+    assert len(pipeline.table("gold.updated_stocks")) == len(pipeline.table("gold.index_returns")) == 3
+
+
+def test_nothing_new_writes_nothing(pipeline: Pipeline) -> None:
+    """A run without new messages makes no batch."""
+    pipeline.send(*MESSAGES)
+    pipeline.run()
+    assert pipeline.run() == {}
+
+
+def test_starting_over_gives_the_same_tables(pipeline: Pipeline) -> None:
+    """Q17: every table and its plans are started over together, and hold what they held."""
+    pipeline.send(*MESSAGES, b"{")
+    pipeline.run()
+    pipeline.send(message("SP500", "2024-01-01", "99"))
+    pipeline.run()
+    names = ("silver.stocks", "silver.close_price", "gold.updated_stocks", "gold.index_returns")
+    before = {name: Counter(map(repr, pipeline.table(name))) for name in names}
+    pipeline.run(rebuild=True)
+    assert {name: Counter(map(repr, pipeline.table(name))) for name in names} == before
+    assert pipeline.run() == {}
+
+
+def test_returns(pipeline: Pipeline) -> None:
+    """gold.index_returns: changes since the day before and since the last day of the month before, and the drawdown."""
+    prices = {"2024-01-30": 100.0, "2024-01-31": 110.0, "2024-02-01": 99.0, "2024-02-29": 121.0, "2024-03-01": 60.5}
+    pipeline.send(*(message("SP500", day, str(price)) for day, price in prices.items()))
+    pipeline.run()
+    rows = sorted(pipeline.table("gold.index_returns"), key=lambda row: row["Date"])
+    assert [row["daily_return"] for row in rows] == _close([None, 0.1, -0.1, 121 / 99 - 1, -0.5])
+    assert [row["monthly_return"] for row in rows] == _close([None, None, -0.1, 0.1, -0.5])
+    assert [row["drawdown"] for row in rows] == _close([0, 0, -0.1, 0, -0.5])
+
+
+def _close(values: list[float | None]) -> list[Any]:
+    return [None if value is None else pytest.approx(value, abs=1e-9) for value in values]
+
+
+def test_the_schedule_runs_in_amsterdam() -> None:
+    """Q18: 08:37 every day, in the time zone of Amsterdam."""
+    (bronze,) = shipped().destinations[TableName("bronze", "stocks")]
+    schedule = bronze.lakehouse.schedule
+    assert schedule is not None
+    assert (schedule.cron, schedule.timezone) == ("37 8 * * *", "Europe/Amsterdam")
+
+
+def test_the_order_of_the_tables() -> None:
+    """Q19: bronze, then prices, then their history and what is derived of it."""
+    catalog = shipped()
+    ups = {str(t): sorted(map(str, catalog.upstreams(t))) for t in catalog.select("group:stocks")}
+    assert ups == {
+        "bronze.stocks": [],
+        "silver.stocks": ["bronze.stocks"],
+        "silver.close_price": ["silver.stocks"],
+        "silver.current_close": ["silver.close_price"],
+        "silver.stocks_close": ["silver.current_close", "silver.stocks"],
+        "gold.updated_stocks": ["silver.stocks_close"],
+        "gold.index_returns": ["silver.stocks_close"],
+    }
+
+
+DAYS = st.integers(1, 6).map(lambda day: f"2024-01-{day:02}")
+PRICES = st.builds(
+    message, st.sampled_from(["SP500", "NASDAQ", None]), DAYS, st.sampled_from(["1", "1.0", "2", "3.25", "x"])
+)
+ANY = st.one_of(PRICES, st.sampled_from([None, b"", b"{", b'{"Index":"SP500"}']))
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(ANY, min_size=1, max_size=14), st.lists(st.integers(1, 5), min_size=1), st.randoms(use_true_random=False)
+)
+def test_order_and_batches_do_not_matter(
+    tmp_path_factory: pytest.TempPathFactory, values: list[bytes | None], cuts: list[int], chance: random.Random
+) -> None:
+    """Q10, Q11, Q12: any order and any batches of the same messages end in the tables of the model."""
+    model, shuffled = Model(tuple(values)), list(values)
+    chance.shuffle(shuffled)
+    pipeline, sizes = Pipeline(tmp_path_factory.mktemp("any")), itertools.cycle(cuts)
+    while shuffled:
+        size = next(sizes)
+        pipeline.send(*shuffled[:size])
+        shuffled = shuffled[size:]
+        pipeline.run()
+    assert pipeline.history() == model.history()
+    names = ("Index", "Date", "Close", "Adj_Close", "Latest_Close", "Latest_Adj_Close", "Close_Diff")
+    assert columns(pipeline.table("gold.updated_stocks"), *names) == model.beside()
+    assert len(pipeline.table("silver.stocks")) == len(model.events())
+    assert len(pipeline.table("silver.stocks_quarantine")) == len(values) - len(model.events())
+    drawdowns = [row["drawdown"] for row in pipeline.table("gold.index_returns")]
+    assert all(math.isfinite(value) and value <= 0 for value in drawdowns)
