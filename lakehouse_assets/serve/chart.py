@@ -12,6 +12,8 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from lakehouse_assets.engines.base import Engine, Handle
 from lakehouse_assets.entities.options import Chart
 from lakehouse_assets.errors import CatalogError, NotRunnable
@@ -36,7 +38,7 @@ def png(engine: Engine, handle: Handle, chart: Chart, title: str) -> bytes:
 
     Raises:
         NotRunnable: matplotlib is not installed.
-        CatalogError: the table has no such column.
+        CatalogError: the table has no such column, or one of `y` holds no numbers.
     """
     try:
         import matplotlib as mpl
@@ -100,6 +102,19 @@ def _check(handle: Handle, chart: Chart) -> None:
                 choices=handle.schema.names,
                 fix="correct lakehouse.chart",
             )
+    numbers = [field.name for field in handle.schema if _is_number(field.type)]
+    for name in chart.y:
+        if name not in numbers:
+            raise CatalogError(
+                f"the chart of {handle.uri} draws a column that holds no numbers",
+                value=name,
+                choices=numbers,
+                fix="correct lakehouse.chart",
+            )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def _plain(value: Any) -> Any:

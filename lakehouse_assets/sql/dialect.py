@@ -152,7 +152,8 @@ def to_duckdb(
     Raises:
         SqlError: it does not parse, names what is not there, or leaves the portable dialect.
     """
-    found = relations.QueryTranslator(schemas, names or {}, params or {}).query(parse_query(sql, "the query"))
+    translator = relations.QueryTranslator(schemas, names or {}, params or {}, for_spark=False)
+    found = translator.query(parse_query(sql, "the query"))
     relations.check_output(found.columns or [])
     if len(found.sql) > _TOO_LONG:
         raise SqlError("the query nests its expressions too deeply", fix="make the inner ones columns of a CTE")

@@ -83,8 +83,9 @@ def _from_json(call: Call) -> Typed:
     call.expect(2)
     subject, names = call.string(0), members(call.literal(1))
     kind = pa.struct([pa.field(name, STRING) for name in names])
-    tree = parse_expression(_spark(render(call.node.expressions[0]), names), "from_json")
-    call.translator.replace(call.node, tree)
+    if call.translator.for_spark:
+        tree = parse_expression(_spark(render(call.node.expressions[0]), names), "from_json")
+        call.translator.replace(call.node, tree)
     return call.give(_duckdb(subject.sql, names), kind)
 
 

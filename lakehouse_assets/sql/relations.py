@@ -45,6 +45,7 @@ class QueryTranslator:
         names: tables as written to the name that DuckDB knows them by.
         params: the values of parameters; None where only types matter.
         problems: where faults are collected; None to raise the first.
+        for_spark: whether the tree is rendered for Spark afterwards.
     """
 
     def __init__(
@@ -53,7 +54,10 @@ class QueryTranslator:
         names: Mapping[str, str],
         params: Mapping[str, object] | None = None,
         problems: list[str] | None = None,
+        *,
+        for_spark: bool = True,
     ) -> None:
+        self.for_spark = for_spark
         self.schemas = None if schemas is None else {name.lower(): schema for name, schema in schemas.items()}
         self.names = {name.lower(): known for name, known in names.items()}
         self.params = params
@@ -138,7 +142,7 @@ class QueryTranslator:
             if columns
             else Scope([Relation(("",), None)])
         )
-        translator = Translator(scope, self, self.params, self.problems)
+        translator = Translator(scope, self, self.params, self.problems, for_spark=self.for_spark)
         return Result(sql + tail(node, translator, [name for name, _ in columns or []]), columns)
 
 
@@ -208,7 +212,7 @@ class _Select:
     def __init__(self, queries: QueryTranslator, node: exp.Select, parent: Scope | None, exists: bool) -> None:
         self.queries, self.node, self.exists = queries, node, exists
         self.scope = Scope(parent=parent)
-        self.translator = Translator(self.scope, queries, queries.params, queries.problems)
+        self.translator = Translator(self.scope, queries, queries.params, queries.problems, for_spark=queries.for_spark)
 
     def result(self) -> Result:
         node = self.node

@@ -46,6 +46,7 @@ class Core:
         params: the values of parameters; None where only types matter.
         problems: where faults are collected, while the tree stays as it is; None to raise the first, and to make
             the tree explicit.
+        for_spark: whether anybody renders the tree afterwards; else it need not be made explicit.
     """
 
     HANDLERS: ClassVar[Mapping[type, Callable[[Any, Any], Typed]]] = {}
@@ -56,7 +57,10 @@ class Core:
         queries: Queries | None = None,
         params: Mapping[str, object] | None = None,
         problems: list[str] | None = None,
+        *,
+        for_spark: bool = True,
     ) -> None:
+        self.for_spark = for_spark and problems is None
         self.scope = scope
         self.queries = queries
         self.params = params
@@ -119,14 +123,14 @@ class Core:
             pattern = coerce.NTZ_PATTERN if target == TIMESTAMP_NTZ else coerce.DATE_PATTERN
             if value.literal is None or not re.fullmatch(pattern, value.literal):
                 self.guard(operand, f"^{_BLANKS}(?:{pattern}){_BLANKS}\\z", safe)
-        if value.type == typed.BINARY and target == STRING:
+        if value.type == typed.BINARY and target == STRING and self.for_spark:
             name = "try_validate_utf8" if safe else "validate_utf8"
             self.replace(node, exp.Anonymous(this=name, expressions=[node.copy()]))
         return found
 
     def guard(self, operand: exp.Expr, pattern: str, safe: bool) -> None:
         """Let Spark see only text that fits a pattern; other text becomes NULL, or text that certainly fails."""
-        if self.problems is not None:
+        if not self.for_spark:
             return
         other = "NULL" if safe else f"concat('not of the form that both engines read: ', {render(operand)})"
         fits = exp.RegexpLike(this=operand.copy(), expression=exp.Literal.string(pattern))
