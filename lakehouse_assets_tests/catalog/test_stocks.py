@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 from collections import Counter
 from datetime import date
 from decimal import Decimal
@@ -15,7 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lakehouse_assets.entities.catalog import parse_catalog
 from lakehouse_assets.entities.model import TableName
+from lakehouse_assets.errors import CatalogError
+from lakehouse_assets.sources.kafka_options import options_of
 from lakehouse_assets.tables.corrections import requeue
 from lakehouse_assets_tests.catalog.stocks_lab import SENT, Model, Pipeline, columns, message, shipped
 
@@ -47,6 +51,35 @@ def test_bronze_holds_messages_as_received(pipeline: Pipeline) -> None:
     assert rows[0]["timestamp"] == SENT
     assert {row["timestampType"] for row in rows} == {0}
     assert {row["year_month"] for row in rows} == {"2024-05"}
+
+
+def test_an_environment_is_a_lake_of_its_own(tmp_path: Path) -> None:
+    """Q4: dev and prod are settings: the same catalog fills bronze, silver and gold under each root, and no other."""
+    dev, prod = Pipeline(tmp_path / "dev"), Pipeline(tmp_path / "prod")
+    dev.send(*MESSAGES)
+    dev.run()
+    assert sorted(path.name for path in (tmp_path / "dev" / "lake").iterdir()) == [
+        "bronze",
+        "control",
+        "gold",
+        "silver",
+    ]
+    assert prod.table("bronze.stocks") == []
+    assert not (tmp_path / "prod" / "lake").exists()
+
+
+def test_a_topic_behind_a_password_is_declared_by_references() -> None:
+    """Q3: SASL_SSL and SCRAM-SHA-256, user and password from a secret scope, as the page shows it; none in clear."""
+    page = (Path(__file__).parents[2] / "docs" / "stocks.md").read_text()
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (entity,) = parse_catalog({"page.yaml": block}, {}, {}).entities
+    found = options_of(entity)
+    assert (found.protocol, found.mechanism, found.topic) == ("SASL_SSL", "SCRAM-SHA-256", "orders")
+    environ = {"KAFKA_KAFKA_SASL_USERNAME": "u", "KAFKA_KAFKA_SASL_PASSWORD": "p"}
+    assert 'username="u" password="p"' in found.of_spark(environ)["kafka.sasl.jaas.config"]
+    clear = block.replace("{{secrets/kafka/kafka-sasl-password}}", "p4ss")
+    with pytest.raises(CatalogError, match="must hold a reference to a secret"):
+        parse_catalog({"page.yaml": clear}, {}, {})
 
 
 def test_bronze_is_partitioned_by_month_and_only_grows(pipeline: Pipeline) -> None:

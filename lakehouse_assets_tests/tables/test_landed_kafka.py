@@ -414,7 +414,7 @@ def test_a_topic_made_again_is_added_to_the_old_one(machine: Machine, shop: Shop
 
 
 def test_a_secret_is_in_no_plan_and_no_word(machine: Machine, kafka: Broker, topic: str) -> None:
-    """What a run writes and says, of a topic behind a password: the password is nowhere."""
+    """Q3: what a run writes and says, of a topic behind a password: the password is nowhere (it was a task value)."""
     shop = Shop(kafka.plain)
     options = kafka.options("SASL_SSL", "SCRAM-SHA-512", "${secret:KAFKA_PASSWORD}")
     put(machine, declared(shop, topic, **options))
