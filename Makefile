@@ -116,7 +116,7 @@ $(PEERS)/.ready: $(READY) benchmarks/requirements.lock
 	$(UV) pip sync --quiet --compile-bytecode --python $(PEERS)/bin/python benchmarks/requirements.lock
 	touch $@
 
-bench: setup setup-jvm setup-runtime bench-setup ## Measure everything beside the peers and write docs/benchmarks.md (QUICK=1: see that it runs)
+bench: setup setup-jvm setup-runtime setup-kafka bench-setup ## Measure everything beside the peers and write docs/benchmarks.md (QUICK=1: see that it runs)
 	$(BIN)/python -m benchmarks $(if $(QUICK),--quick --results $(PEERS)/quick --page $(PEERS)/quick/page.md)
 
 check: setup ## Check format, lint, types and the import contract

@@ -1,4 +1,4 @@
-"""Data to measure with, the same in every run: a SQLite table of 26 columns, and Parquet files of readings.
+"""Data to measure with, the same in every run: a SQLite table of 26 columns, files of readings, prices in a topic.
 
 What belongs here: making rows, and the catalogs that declare them. What does not: measuring (`common.py`).
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from datetime import date, timedelta
 from pathlib import Path
 
 SENSOR_COLUMNS = {
@@ -191,3 +192,65 @@ def many_tables(path: Path, tables: int, rows: int = 100) -> Path:
             )
         connection.commit()
     return path
+
+
+INDICES = 500
+PARTITIONS = 4
+FIRST_DAY = date(1980, 1, 1)
+UNFIT_EVERY = 1_001
+"""One message in so many is malformed: three of four are cut off, the fourth has a text where its close belongs."""
+
+
+def unfit_messages(messages: int) -> int:
+    """How many of the first `messages` are malformed."""
+    return messages // UNFIT_EVERY
+
+
+def produce_prices(servers: str, topic: str, first: str, count: str) -> None:
+    """Send `count` messages of about 174 bytes from number `first` on: each is another day of one of 500 indices.
+
+    A topic that is not there is made, with 4 partitions. Messages are keyed by index.
+    """
+    from confluent_kafka import Producer
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    settings: dict[str, str | int | float | bool] = {"bootstrap.servers": servers}
+    admin = AdminClient(settings)
+    if topic not in admin.list_topics(timeout=30).topics:
+        for made in admin.create_topics([NewTopic(topic, PARTITIONS, 1)]).values():
+            made.result()
+    producer = Producer({**settings, "linger.ms": 50, "queue.buffering.max.messages": 1_000_000})
+    for number in range(int(first), int(first) + int(count)):
+        key, value = price(number)
+        producer.produce(topic, value, key)
+        if number % 1_000 == 0:
+            producer.poll(0)
+    if left := producer.flush():
+        raise RuntimeError(f"{left} messages were not sent")
+
+
+def price(number: int) -> tuple[bytes, bytes]:
+    """Key and value of a message."""
+    index = f"IDX{number % INDICES:03d}"
+    day, close = FIRST_DAY + timedelta(days=number // INDICES), 2_500 + number * 7_919 % 100_003 / 100
+    text = (
+        f'{{"Index":"{index}","Date":"{day}","Open":"{close - 1.5:.6f}","High":"{close + 2.25:.6f}",'
+        f'"Low":"{close - 3.75:.6f}","Close":"{close:.6f}","Adj Close":"{close * 0.98:.6f}",'
+        f'"Volume":"{877_000_000 + number}"}}'
+    )
+    if (number + 1) % UNFIT_EVERY == 0:
+        bad = (number + 1) // UNFIT_EVERY
+        text = text.replace(f'"Close":"{close:.6f}"', '"Close":"n/a"', 1) if bad % 4 == 0 else text[: 40 + bad % 90]
+    return index.encode(), text.encode()
+
+
+def topic_catalog(servers: str, topic: str) -> str:
+    """A catalog that lands a topic as it is."""
+    return f"""
+delta_live_store:
+  - entity_id: messages
+    source: {topic}
+    source_format: kafka
+    destination: bronze.messages
+    read_options: {{kafka.bootstrap.servers: "{servers}"}}
+"""

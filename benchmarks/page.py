@@ -16,7 +16,10 @@ from benchmarks.common import RESULTS, ROOT
 ORDER = (
     "sqlite_to_bronze",
     "bronze_to_silver",
+    "kafka_to_bronze",
+    "json_to_silver",
     "history",
+    "stocks_end_to_end",
     "reading",
     "idle_and_small_runs",
     "definitions",
@@ -37,7 +40,7 @@ REPEAT = """## How to repeat them
 
 ```
 make bench-setup      the peers, into benchmarks/.venv
-make bench            everything, and this page (twenty minutes; needs Java 17 and Maven)
+make bench            everything, and this page (forty minutes; needs Java 17 and Maven)
 make bench QUICK=1    small sizes: whether it runs; writes nothing that is kept
 ```
 

@@ -28,6 +28,8 @@ from lakehouse_assets.settings import Settings, load_settings
 
 FOLLOW = "derived_tables"
 """The sensor that refreshes derived tables."""
+FOLLOW_SECONDS = 5
+"""How often it looks: between a landed batch and gold it has to look once for each step on the way."""
 
 
 def build_defs(
@@ -59,6 +61,7 @@ def build_defs(
     follow = dg.AutomationConditionSensorDefinition(
         FOLLOW,
         target=dg.AssetSelection.all(),
+        minimum_interval_seconds=FOLLOW_SECONDS,
         default_status=sensors,
         description="Refreshes a table when the data of a table that it reads has changed",
     )

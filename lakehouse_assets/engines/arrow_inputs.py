@@ -15,7 +15,7 @@ from lakehouse_assets.errors import LakeError
 from lakehouse_assets.lake.schemas import conform
 from lakehouse_assets.lake.streams import Watched
 
-BATCH_ROWS = 100_000
+BATCH_ROWS = 30_000
 """Rows of a record batch that leaves an engine."""
 
 Input: TypeAlias = "pa.Table | Watched"

@@ -51,6 +51,7 @@ class Topic:
         self._options = options
         self._destination = destination
         self._admin: KafkaAdminClient | None = None
+        self._greeted = False
 
     def look(self) -> Look:
         """The topic as it is now.
@@ -123,7 +124,9 @@ class Topic:
             settings = self._options.of_kafka_python(os.environ)
             patience = min(_PATIENCE_MS, round(self._options.timeout * 1000))
             name = f"{self._destination}: the topic {self._options.topic!r} of {self._options.servers}"
-            _greet(name, self._options, patience / 1000)
+            if not self._greeted:
+                _greet(name, self._options, patience / 1000)
+                self._greeted = True
             times = {"bootstrap_timeout_ms": patience, "request_timeout_ms": 3 * _PATIENCE_MS}
             self._admin = KafkaAdminClient(client_id="lakehouse", **settings, **times)
         return self._admin

@@ -22,8 +22,8 @@ SELECT
   d.Index,
   d.Date,
   d.price,
-  round(CAST(d.price AS DOUBLE) / CAST(d.day_before AS DOUBLE) - 1, 10) AS daily_return,
-  round(CAST(d.price AS DOUBLE) / CAST(m.month_before AS DOUBLE) - 1, 10) AS monthly_return,
-  round(CAST(d.price AS DOUBLE) / CAST(d.highest AS DOUBLE) - 1, 10) AS drawdown
+  CAST(d.price AS DOUBLE) / CAST(d.day_before AS DOUBLE) - 1 AS daily_return,
+  CAST(d.price AS DOUBLE) / CAST(m.month_before AS DOUBLE) - 1 AS monthly_return,
+  CAST(d.price AS DOUBLE) / CAST(d.highest AS DOUBLE) - 1 AS drawdown
 FROM days AS d
 JOIN months AS m ON m.Index = d.Index AND m.month = d.month
