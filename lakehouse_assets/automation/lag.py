@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 INTERVAL_SECONDS = 30
 Seen = dict[str, int | None]
-"""Id of an entity -> what waited for it when it was reported last."""
+"""Id of an entity -> what waited for it when it was reported last; `None`: nobody could tell."""
 
 
 def build_lag_sensors(
@@ -58,16 +58,31 @@ def _sensor(
     def lag(context: dg.SensorEvaluationContext, lakehouse: LakehouseResource) -> dg.SensorResult:
         seen: Seen = json.loads(context.cursor) if context.cursor else {}
         events: list[dg.AssetObservation | dg.AssetCheckEvaluation] = []
+        broken: list[str] = []
         with lakehouse.open(project) as work:
             for made in tables:
                 try:
                     events += _told(work, made, topic, seen)
                 except LakehouseError as error:  # one broker that does not answer must not silence the others
                     context.log.error(str(error))
-        skip = None if events else "nothing new to tell"
+                    broken.append(error.problem)
+                    events += _outage(made, error, seen)
+        skip = None if events else "; ".join(broken) or "nothing new to tell"
         return dg.SensorResult(asset_events=events, skip_reason=skip, cursor=json.dumps(seen))
 
     return lag
+
+
+def _outage(made: Destination, error: LakehouseError, seen: Seen) -> Iterator[dg.AssetCheckEvaluation]:
+    """A verdict that the topic cannot be looked at, once for each outage."""
+    ids = [feed.entity_id for feed in made.feeds if feed.source_format == "kafka"]
+    if all(seen.get(name, 0) is None for name in ids):
+        return
+    seen.update(dict.fromkeys(ids))
+    yield dg.AssetCheckEvaluation(
+        asset_key=asset_key(made.table), check_name="lag", passed=False, severity=dg.AssetCheckSeverity.WARN,
+        metadata={"problem": error.problem, "next": error.fix or ""},
+    )  # fmt: skip
 
 
 def _told(

@@ -9,6 +9,7 @@ No `from __future__ import annotations` here: Dagster reads the annotations of a
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import date
 
 import dagster as dg
 
@@ -38,6 +39,7 @@ def build_producers(project: Project) -> list[dg.JobDefinition]:
 def _job(entity: Entity) -> dg.JobDefinition:
     @dg.op(name="produce", description="Send the rows of a CSV file that the topic lacks")
     def produce(context: dg.OpExecutionContext, config: ProduceConfig) -> None:
+        _check(config)
         command = [sys.executable, "-m", "lakehouse_assets.cli.main", "simulate", "kafka", *arguments(entity, config)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         said = (done.stderr or done.stdout).strip()
@@ -45,11 +47,26 @@ def _job(entity: Entity) -> dg.JobDefinition:
             raise dg.Failure(f"the producer failed: {said[-2000:]}", allow_retries=False)
         context.log.info(said)
 
-    @dg.job(name=NAME, description=f"Send prices from a CSV file to the topic of {entity.table}; twice adds nothing")
+    said = (
+        f"Send prices from a CSV file to the topic of {entity.table}; twice adds nothing. Nobody else may write there"
+    )
+
+    @dg.job(name=NAME, description=said)
     def job() -> None:
         produce()
 
     return job
+
+
+def _check(config: ProduceConfig) -> None:
+    """Fail where a date is none, by the name that it has here."""
+    for name in ("first_date", "last_date"):
+        given = getattr(config, name)
+        try:
+            if given:
+                date.fromisoformat(given)
+        except ValueError:
+            raise dg.Failure(f"{name} is not a date such as 2018-12-31 (got {given!r})", allow_retries=False) from None
 
 
 def arguments(entity: Entity, config: ProduceConfig) -> Sequence[str]:

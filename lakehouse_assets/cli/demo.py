@@ -125,7 +125,8 @@ def _demo(directory: Path, days: float, fresh: bool, broker: Client) -> None:
     _draw(work, directory / "index_returns.png")
     say(f"built in {time.monotonic() - began:.1f} s: the database {database}, the lake {lake}. Look at it:")
     say(f'  lakehouse sql --root {lake} "SELECT * FROM silver.sensor_readings_quarantine LIMIT 3"')
-    say(f"  LAKEHOUSE_SENSOR_DB={database} lakehouse plan '*' --root {lake}")
+    say(f"  LAKEHOUSE_SENSOR_DB={database} lakehouse plan group:sensors --root {lake}")
+    say(f"  lakehouse history show silver.close_price WTI --root {lake} | tail -5")
     say("  make dev     (the same graph in Dagster, with new readings and prices coming in)")
 
 

@@ -51,7 +51,8 @@ class Report:
         self.valid += outcome.valid
         self.quarantined += outcome.quarantined
         self.dropped += outcome.dropped
-        self.version = outcome.commits[self.table].version
+        if self.table in outcome.commits:  # a batch of a log may change nothing in the table that is made of it
+            self.version = outcome.commits[self.table].version
         self.notices += outcome.notices
 
     def row(self) -> dict[str, Any]:

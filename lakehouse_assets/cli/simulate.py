@@ -10,7 +10,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from lakehouse_assets.cli.signals import stopped_by_signals
 if TYPE_CHECKING:
     from lakehouse_assets.simulators.kafka import Production
 
-SERVERS = "kafka.bootstrap.servers"
+SERVERS, API_VERSION = "kafka.bootstrap.servers", "kafka.api.version"
 
 
 @click.group()
@@ -107,8 +107,12 @@ def _history(database: Path, start: datetime | None, ticks: int, every: float, c
 
 
 @simulate.command()
-@click.option("--bootstrap-servers", metavar="A", help="The brokers, host:port with commas (default: 127.0.0.1:9092).")
-@click.option("--topic", default="Stocks", show_default=True, help="Made if it is not there; it keeps its messages.")
+@click.option(
+    "--bootstrap-servers", metavar="A", help="The brokers, host:port with commas (LAKEHOUSE_KAFKA; 127.0.0.1:9092)."
+)
+@click.option(
+    "--topic", metavar="T", help="Made if it is not there; keeps its messages (LAKEHOUSE_KAFKA_TOPIC; Stocks)."
+)
 @click.option("--partitions", type=click.IntRange(min=1), default=4, show_default=True, help="Of a topic that is made.")
 @click.option("--csv", type=click.Path(path_type=Path), metavar="PATH", help="The prices (default: the packaged ones).")
 @click.option("--from", "since", type=click.DateTime(["%Y-%m-%d"]), help="Rows of this Date and later.")
@@ -129,7 +133,7 @@ def _history(database: Path, start: datetime | None, ticks: int, every: float, c
 @click.option("--seed", default=7, show_default=True, help="What the made-up days are drawn from.")
 def kafka(
     bootstrap_servers: str | None,
-    topic: str,
+    topic: str | None,
     partitions: int,
     csv: Path | None,
     since: datetime | None,
@@ -161,6 +165,9 @@ def kafka(
         raise click.UsageError("--broker has a cluster of its own: leave out --bootstrap-servers and options")
     if address_file and not broker:
         raise click.UsageError("--address-file belongs to --broker")
+    if since and until and since > until:
+        raise click.UsageError("--from is later than --to: no row lies there")
+    topic = topic or os.environ.get("LAKEHOUSE_KAFKA_TOPIC") or "Stocks"
     selection = Selection(since.date() if since else None, until.date() if until else None, rows)
     pace = {"live": rate or 10.0} if live else {"rate": rate}
     production = Production(topic, csv, selection, partitions, append=append, faults=faults, seed=seed, **pace)
@@ -169,7 +176,9 @@ def kafka(
     else:
         given = _options(options_file, options)
         if bootstrap_servers or SERVERS not in given:
-            given[SERVERS] = bootstrap_servers or "127.0.0.1:9092"
+            given[SERVERS] = bootstrap_servers or os.environ.get("LAKEHOUSE_KAFKA") or "127.0.0.1:9092"
+        if version := os.environ.get("LAKEHOUSE_KAFKA_VERSION"):
+            given.setdefault(API_VERSION, version)
         with stopped_by_signals("stopping") as stop:
             _produce(production, given, stop)
 
@@ -225,7 +234,10 @@ def _produce_into_own(production: Production, address_file: Path | None) -> None
 
     if production.partitions != PARTITIONS:
         raise click.UsageError(f"the mock cluster makes topics of {PARTITIONS} partitions: leave out --partitions")
-    with stopped_by_signals("stopping") as stop, mock_cluster() as address:
+    with stopped_by_signals("stopping") as stop, mock_cluster() as address, ExitStack() as opened:
+        if address_file:
+            address_file.unlink(missing_ok=True)  # of a cluster that is gone
+            opened.callback(address_file.unlink, missing_ok=True)
 
         def ready() -> None:
             if address_file:
@@ -236,7 +248,7 @@ def _produce_into_own(production: Production, address_file: Path | None) -> None
             say(f"a mock cluster, which forgets all at its end, listens on {address} until stopped (Ctrl-C)")
             say(f"  clients have to take it for an old broker: kafka.api.version={VERSION}")
 
-        _produce(production, {SERVERS: address, "kafka.api.version": VERSION}, stop, ready)
+        _produce(production, {SERVERS: address, API_VERSION: VERSION}, stop, ready)
         stop.wait()
 
 

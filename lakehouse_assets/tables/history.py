@@ -23,7 +23,7 @@ from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.sources.base import Notice
 from lakehouse_assets.sql.expand import quoted
 from lakehouse_assets.tables import conformed, history_derive, history_log, history_snapshots, landed, quarantine, view
-from lakehouse_assets.tables.base import Draft, Feed, Idle, Outcome, Work
+from lakehouse_assets.tables.base import Draft, Feed, Idle, Outcome, Work, upstream
 from lakehouse_assets.tables.history_derive import Derived
 from lakehouse_assets.tables.history_events import EFFECTIVE
 from lakehouse_assets.tables.history_log import Logged
@@ -69,7 +69,7 @@ def write(work: Work, feed: Feed, plan: Plan) -> Outcome:
     """
     logged = _log(work, feed, plan)
     derived = None if work.remake else history_derive.derive(work, feed.entity)
-    return _outcome(feed.entity, plan, logged, derived)
+    return _outcome(work, feed.entity, plan, logged, derived)
 
 
 def catch_up(work: Work, feeds: Sequence[Entity]) -> Outcome | None:
@@ -85,7 +85,7 @@ def catch_up(work: Work, feeds: Sequence[Entity]) -> Outcome | None:
     name = FeedName(str(entity.table), "~derived")
     end = {"log": derived.version}
     plan = Plan(name, derived.version, "history", {}, end, "", run_date=now.date(), planned_at=now, rebuild=work.remake)
-    return replace(_outcome(entity, plan, None, derived), more=True)
+    return replace(_outcome(work, entity, plan, None, derived), more=True)
 
 
 def _log(work: Work, feed: Feed, plan: Plan) -> Logged:
@@ -131,7 +131,21 @@ def _newest(work: Work, feed: Feed) -> Any:
     return work.engine.rows(work.engine.query(sql, {"log": work.engine.read(log)}))[0]["newest"]
 
 
-def _outcome(entity: Entity, plan: Plan, logged: Logged | None, derived: Derived | None) -> Outcome:
+def _contradictions(work: Work, entity: Entity, derived: Derived) -> tuple[Notice, ...]:
+    """What a person should know when events contradict each other now: none of them counts."""
+    commit = derived.commits.get(entity.table.quarantine)
+    if commit is None or not commit.rows_added:
+        return ()
+    box = work.engine.read(upstream(work, entity.table.quarantine))
+    sql = "SELECT count(*) AS n FROM broken WHERE array_contains(_reasons, 'ambiguous_sequence')"
+    count = work.engine.rows(work.engine.query(sql, {"broken": box}))[0]["n"]
+    if not count:
+        return ()
+    said = f"{entity.table}: {count} events contradict each other, so none of them counts: they are in quarantine"
+    return (Notice("contradictions", f"{said}; lakehouse quarantine show {entity.table}"),)
+
+
+def _outcome(work: Work, entity: Entity, plan: Plan, logged: Logged | None, derived: Derived | None) -> Outcome:
     commits = {} if logged is None else {entity.table.changes: logged.commit}
     commits |= derived.commits if derived else {}
     notices: tuple[Notice, ...] = ()
@@ -143,6 +157,7 @@ def _outcome(entity: Entity, plan: Plan, logged: Logged | None, derived: Derived
         if late.split:
             said = f"{entity.table}: late events of {late.keys} keys changed {late.split} closed rows"
             notices = (Notice("late_events", said + (f", the oldest since {late.since}" if late.since else "")),)
+        notices += _contradictions(work, entity, derived)
     if logged is None:
         return Outcome(plan, commits, notices=notices, facts=facts)
     valid = logged.rows - logged.quarantined - logged.filtered

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Self
 
 import pyarrow as pa
 
+from lakehouse_assets.errors import StoreFailed
 from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.sources.base import MISFIT_SCHEMA
 from lakehouse_assets.tables.rules import UPSTREAM
@@ -47,6 +49,19 @@ def params(plan: Plan) -> dict[str, object]:
     return {"batch": plan.number, "planned_at": plan.planned_at}
 
 
+@contextmanager
+def spilling() -> Iterator[None]:
+    """A temporary file that cannot be written, as one of our errors."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreFailed(
+            f"rows that are set aside do not fit into the directory for temporary files, {tempfile.gettempdir()}: "
+            f"{error.strerror or error}",
+            fix="free space there, or set TMPDIR to another directory, and run again",
+        ) from error
+
+
 class Spool:
     """Misfits of a batch (`MISFIT_SCHEMA`), kept in a temporary file until the quarantine is written."""
 
@@ -57,10 +72,11 @@ class Spool:
 
     def add(self, rows: pa.RecordBatch) -> None:
         """Take misfits."""
-        if self._writer is None:
-            self._file = tempfile.TemporaryFile(prefix="lakehouse-misfits-")
-            self._writer = pa.ipc.new_stream(self._file, MISFIT_SCHEMA)
-        self._writer.write_batch(rows)
+        with spilling():
+            if self._writer is None:
+                self._file = tempfile.TemporaryFile(prefix="lakehouse-misfits-")
+                self._writer = pa.ipc.new_stream(self._file, MISFIT_SCHEMA)
+            self._writer.write_batch(rows)
         self.count += rows.num_rows
 
     def reader(self, columns: pa.Schema, plan: Plan) -> pa.RecordBatchReader:

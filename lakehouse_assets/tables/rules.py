@@ -28,7 +28,7 @@ EXAMPLES = 3
 """How many rows are shown for a broken rule."""
 UPSTREAM = "_upstream"
 """The quarantine's column with the upstream row as received."""
-SUSPECT, KEPT_OUT = "_suspect", "_kept_out"
+SUSPECT, KEPT_OUT = "__lakehouse_suspect", "__lakehouse_kept_out"
 """Flags of a row that is sifted: a verdict speaks against it; it does not go to the target."""
 _EVENTS = ("sequence_by", "where", "apply_as_deletes", "apply_as_truncates")
 """The fields of `apply_changes` that look at one event."""

@@ -22,6 +22,7 @@ from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.lake.values import Commit
 from lakehouse_assets.tables import corrections_kept, evolution, quarantine
 from lakehouse_assets.tables.base import Feed, Outcome, Work, target_of
+from lakehouse_assets.tables.quarantine import spilling
 from lakehouse_assets.tables.rows import padded, together
 from lakehouse_assets.tables.rules import KEPT_OUT, SUSPECT, Held, Judged, Recipe
 from lakehouse_assets.tables.sides import keeps_change_feed, quarantine_of
@@ -42,22 +43,25 @@ class Aside:
 
     def __init__(self, columns: pa.Schema) -> None:
         self._columns = pa.schema([field for field in columns if field.name not in (SUSPECT, KEPT_OUT)])
-        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="lakehouse-aside-")
-        self._writer = pa.ipc.new_stream(self._file, self._columns)
+        with spilling():
+            self._file: IO[bytes] = tempfile.TemporaryFile(prefix="lakehouse-aside-")
+            self._writer = pa.ipc.new_stream(self._file, self._columns)
 
     def take(self, batch: pa.RecordBatch, names: list[str]) -> pa.RecordBatch:
         """Set suspects aside; the columns `names` of the rows that go to the target."""
         suspect = batch.column(SUSPECT)
         if not pc.any(suspect).as_py():
             return batch.select(names)
-        self._writer.write_batch(batch.filter(suspect).select(self._columns.names))
+        with spilling():
+            self._writer.write_batch(batch.filter(suspect).select(self._columns.names))
         return batch.filter(pc.invert(batch.column(KEPT_OUT))).select(names)
 
     @contextmanager
     def held(self, engine: Engine) -> Iterator[Relation]:
         """What was set aside, as a relation."""
-        self._writer.close()
-        self._file.seek(0)
+        with spilling():
+            self._writer.close()
+            self._file.seek(0)
         with engine.held(engine.from_arrow(pa.ipc.open_stream(self._file))) as rows:
             yield rows
 

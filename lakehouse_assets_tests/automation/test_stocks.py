@@ -147,10 +147,16 @@ def test_lag_is_judged_by_its_limits(
 
 @pytest.mark.slow
 def test_a_broker_that_does_not_answer_stops_no_sensor(tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    """A tick without a broker ends in order and tells nothing."""
+    """A tick without a broker ends in order: the check fails once for each outage, and every tick says why."""
     environ = {"LAKEHOUSE_KAFKA": "127.0.0.1:1"}
     graph = Graph(tmp_path, instance, load_catalog(PACKAGED_CATALOG, environ), environ)
-    assert not graph.tick("lag_Stocks").asset_events
+    told = graph.tick("lag_Stocks")
+    verdict = event(told, dg.AssetCheckEvaluation)
+    assert not verdict.passed
+    assert "127.0.0.1:1" in verdict.metadata["problem"].value
+    again = graph.tick("lag_Stocks", told.cursor)
+    assert not again.asset_events
+    assert "127.0.0.1:1" in again.skip_message
 
 
 def test_a_run_reports_lag_and_draws(graph: Graph) -> None:

@@ -20,7 +20,7 @@ from lakehouse_assets.entities.catalog import parse_catalog
 from lakehouse_assets.entities.model import TableName
 from lakehouse_assets.errors import CatalogError
 from lakehouse_assets.sources.kafka_options import options_of
-from lakehouse_assets.tables.corrections import requeue
+from lakehouse_assets.tables.corrections import discard, quarantined, requeue
 from lakehouse_assets_tests.catalog.stocks_lab import SENT, Model, Pipeline, columns, message, shipped
 
 MESSAGES = (
@@ -212,6 +212,25 @@ def test_contradicting_closes_are_quarantined(pipeline: Pipeline) -> None:
     assert columns(pipeline.table("gold.index_returns"), "Date") == [(date(2024, 1, 2),)]
 
 
+@pytest.mark.parametrize("how", ["discard", "correct"])
+def test_a_resolved_contradiction_comes_back(pipeline: Pipeline, how: str) -> None:
+    """Q13: one of two contradicting closes is discarded, or corrected: the day has a close again, in gold as well."""
+    pipeline.send(*(message("SP500", f"2024-01-0{day}", str(close)) for day, close in ((1, 1), (2, 2), (2, 3), (3, 4))))
+    pipeline.run()
+    table = TableName("silver", "close_price")
+    ids = {row["Close"]: row["_event"] for row in pipeline.work.engine.rows(quarantined(pipeline.work, table))}
+    if how == "discard":
+        discard(pipeline.work, table, [ids[money("2")]])
+    else:
+        patch = [f"{name} = CAST(3 AS DECIMAL(18, 6))" for name in ("Close", "Adj_Close")]
+        requeue(pipeline.work, table, ids=[ids[money("2")]], patch=patch)
+    pipeline.run()
+    assert [(v[1], v[3]) for v in pipeline.history()] == [(money(str(n + n // 2)), date(2024, 1, n)) for n in (1, 2, 3)]
+    found = columns(pipeline.table("gold.updated_stocks"), "Date", "Close", "Close_Diff")
+    assert found == [(date(2024, 1, n), money(str(n + n // 2)), money(str(4 - n - n // 2))) for n in (1, 2, 3)]
+    assert len(pipeline.table("gold.index_returns")) == 3
+
+
 def test_an_index_without_current_close_stays(pipeline: Pipeline) -> None:
     """Q15: a day whose index has no current close was dropped for ever; here its latest close is NULL until there is one."""
     pipeline.send(MESSAGES[0])
@@ -324,7 +343,12 @@ def test_the_order_of_the_tables() -> None:
         "silver.stocks": ["bronze.stocks"],
         "silver.close_price": ["silver.stocks"],
         "silver.current_close": ["silver.close_price"],
-        "silver.stocks_close": ["silver.current_close", "silver.stocks"],
+        "silver.stocks_close": [
+            "silver.close_price",
+            "silver.close_price_quarantine",
+            "silver.current_close",
+            "silver.stocks",
+        ],
         "gold.updated_stocks": ["silver.stocks_close"],
         "gold.index_returns": ["silver.stocks_close"],
     }
