@@ -153,7 +153,7 @@ def chart(work: Work, table: TableName, handle: Handle, feeds: Sequence[Entity])
     try:
         picture = png(work.engine, handle, wanted, str(table))
     except LakehouseError as error:
-        return {"chart": dg.MetadataValue.md(f"not drawn: {error.problem}")}
+        return {"chart": dg.MetadataValue.md(f"not drawn: {str(error).splitlines()[0]}")}  # with the value, not the fix
     data = base64.b64encode(picture).decode()
     return {"chart": dg.MetadataValue.md(f"![{table}](data:image/png;base64,{data})")}
 

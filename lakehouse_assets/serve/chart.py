@@ -1,36 +1,66 @@
 """A table as a chart: lines along a column, a panel for each value that is drawn, as a PNG of bounded size.
 
-What belongs here: reading the points, thinned where there are many, and drawing them.
+What belongs here: reading the points, thinning them so that peaks stay, and drawing them.
 What does not: what an entity draws (`lakehouse.chart`), histories of keys (`timeline_png.py`).
 """
 
 from __future__ import annotations
 
-import datetime as dt
-import decimal
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from lakehouse_assets.engines.base import Engine, Handle
+from lakehouse_assets.engines.base import Engine, Handle, Relation
 from lakehouse_assets.entities.options import Chart
-from lakehouse_assets.errors import CatalogError, NotRunnable
+from lakehouse_assets.errors import CatalogError, LakeError, NotRunnable
 from lakehouse_assets.sql.expand import quoted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.font_manager import FontProperties
 
+READ = 2_000_000
+"""Rows that are read as they are, about; of more every n-th is, the newest of each line among them."""
 POINTS = 4000
-"""Points of all lines together, about: of more rows every n-th is drawn, the newest of each line among them."""
+"""Places of all lines together, at most."""
 LINES = 12
 """Lines of a panel, the first ones by name; a legend with more cannot be read."""
+STEEP = 50
+"""A panel whose values are all above 0 and differ by more than this factor has a logarithmic axis."""
 INCHES_WIDE, INCHES_A_PANEL, DPI = 9.0, 2.6, 80
-_HIDDEN = "_nth"
+TITLE_LETTERS, AXIS_LETTERS, LABEL_LETTERS = 90, 32, 40
+"""Letters that have room above the panels, beside one, and in the legend."""
+LARGEST = 1e150
+"""Numbers beyond are drawn here: an axis needs room to reckon with."""
+MICROSECONDS_A_DAY = 86_400_000_000
+FIRST_DAY, LAST_DAY = -719_162.0, 2_932_896.0
+"""0001-01-01 and 9999-12-31 in days since 1970-01-01: the days that an axis can name; others are drawn there."""
 
-Line = tuple[list[Any], list[list[Any]]]
-"""The places of a line, and for each panel its values there."""
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of every panel.
+
+    Attributes:
+        label: the value of `by`; "NULL" for none, an empty text where the chart has no `by`.
+        places: where its points stand, ascending; dates and times in days since 1970-01-01 (UTC).
+        values: an array as long as `places` for each panel; NaN is a gap.
+    """
+
+    label: str
+    places: Floats
+    values: tuple[Floats, ...]
 
 
 def png(engine: Engine, handle: Handle, chart: Chart, title: str) -> bytes:
@@ -38,7 +68,8 @@ def png(engine: Engine, handle: Handle, chart: Chart, title: str) -> bytes:
 
     Raises:
         NotRunnable: matplotlib is not installed.
-        CatalogError: the table has no such column, or one of `y` holds no numbers.
+        CatalogError: the table has no such column, `x` has no order that an axis shows, or one of `y` no numbers.
+        LakeError: matplotlib cannot draw these values.
     """
     try:
         import matplotlib as mpl
@@ -50,93 +81,227 @@ def png(engine: Engine, handle: Handle, chart: Chart, title: str) -> bytes:
             fix="install it: pip install 'lakehouse-assets[charts]'",
         ) from error
     found = lines(engine, handle, chart)
-    with mpl.rc_context():
+    dated = not _is_number(handle.schema.field(chart.x).type)
+    target = io.BytesIO()
+    with mpl.rc_context(), _told(title):
         mpl.rcdefaults()  # whatever this machine's matplotlibrc says
         size = (INCHES_WIDE, INCHES_A_PANEL * len(chart.y) + 0.4)
         figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
-        panels = figure.subplots(len(chart.y), 1, sharex=True, squeeze=False)[:, 0]
-        for index, (axes, name) in enumerate(zip(panels, chart.y, strict=True)):
-            _paint(axes, name, found, index)
-        panels[0].set_title(title, loc="left", fontsize=10, parse_math=False)
-        if chart.by and found:
-            panels[0].legend(loc="upper left", fontsize=7, frameon=False)
-        target = io.BytesIO()
+        paint(figure, chart, found, title, dated=dated)
         FigureCanvasAgg(figure).print_png(target, metadata={"Software": None})
     return target.getvalue()
 
 
-def lines(engine: Engine, handle: Handle, chart: Chart) -> dict[str, Line]:
-    """The points of each line, in the order of `x`; places without a value are left out.
+@contextmanager
+def _told(title: str) -> Iterator[None]:
+    """What matplotlib refuses is an error of the table."""
+    try:
+        yield
+    except (ValueError, OverflowError) as error:
+        raise LakeError(
+            f"the chart of {title} cannot be drawn: {' '.join(str(error).split())[:200]}",
+            fix="draw other columns, or leave out lakehouse.chart",
+        ) from error
+
+
+# points
+
+
+def lines(engine: Engine, handle: Handle, chart: Chart) -> list[Line]:
+    """The points of each line in the order of `x`, at most `POINTS` places; rows without a place are left out.
 
     Raises:
-        CatalogError: the table has no such column.
+        CatalogError: the table has no such column, `x` has no order that an axis shows, or one of `y` no numbers.
     """
     _check(handle, chart)
-    rows = {"stored": engine.read(handle)}
-    count = int(engine.rows(engine.query("SELECT count(*) AS n FROM stored", rows))[0]["n"])
-    by = quoted(chart.by) if chart.by else "''"
-    names = [quoted(name) for name in (chart.x, *chart.y)]
-    numbered = f"row_number() OVER (PARTITION BY {by} ORDER BY {names[0]} DESC) AS {_HIDDEN}"
-    sql = (
-        f"SELECT {by} AS _line, {', '.join(names)} FROM (SELECT *, {numbered} FROM stored) AS numbered "
-        f"WHERE {names[0]} IS NOT NULL AND ({_HIDDEN} - 1) % {-(-count // POINTS) or 1} = 0 ORDER BY 1, 2"
-    )
-    found: dict[str, Line] = {}
-    for row in engine.rows(engine.query(sql, rows)):
-        label = str(row["_line"])
-        if label not in found and len(found) == LINES:
-            break
-        places, values = found.setdefault(label, ([], [[] for _ in chart.y]))
-        places.append(_plain(row[chart.x]))
-        for index, name in enumerate(chart.y):
-            values[index].append(_plain(row[name]))
+    stored = {"stored": engine.read(handle)}
+    by = f"s.{quoted(chart.by)}" if chart.by else "''"
+    there = f"FROM stored AS s WHERE s.{quoted(chart.x)} IS NOT NULL"
+    counted = f"SELECT {by} AS _line, count(*) AS _rows {there} GROUP BY 1 ORDER BY 1 LIMIT {LINES}"
+    groups = engine.rows(engine.query(counted, stored))
+    every = -(-sum(int(group["_rows"]) for group in groups) // READ) or 1
+    counts = [-(-int(group["_rows"]) // every) for group in groups]
+    if not counts:
+        return []
+    columns = _columns(engine, engine.query(_ordered(chart, by, there, every, sum(counts)), stored))
+    found, start = [], 0
+    for group, count, most in zip(groups, counts, _shares(counts), strict=True):
+        places, *values = (column[start : start + count] for column in columns)
+        label = "NULL" if group["_line"] is None else str(group["_line"])
+        found.append(_thinned(_cleaned(label, places, values), most))
+        start += count
     return found
 
 
+def _ordered(chart: Chart, by: str, there: str, every: int, limit: int) -> str:
+    """The query of the points: line after line, each in the order of `x`; the lines that are drawn come first."""
+    names = ["_x", *(f"_y{index}" for index in range(len(chart.y)))]
+    read = [f"s.{quoted(column)} AS {name}" for column, name in zip((chart.x, *chart.y), names, strict=True)]
+    if every > 1:
+        read.append(f"row_number() OVER (PARTITION BY {by} ORDER BY s.{quoted(chart.x)} DESC) AS _nth")
+    points = f"(SELECT {by} AS _line, {', '.join(read)} {there}) AS points"
+    thin = f" WHERE (_nth - 1) % {every} = 0" if every > 1 else ""
+    return f"SELECT {', '.join(names)} FROM {points}{thin} ORDER BY _line, _x LIMIT {limit}"
+
+
+def _columns(engine: Engine, relation: Relation) -> list[Floats]:
+    """The relation's columns as numbers."""
+    parts: list[list[Floats]] = [[np.empty(0)] for _ in engine.schema(relation)]
+    with engine.batches(relation) as reader:
+        for batch in reader:
+            for part, column in zip(parts, batch.columns, strict=True):
+                part.append(_floats(column))
+    return [np.concatenate(part) for part in parts]
+
+
+def _floats(column: pa.Array) -> Floats:
+    """Numbers, NaN where there is none; dates and times in days since 1970-01-01."""
+    days = 1
+    if pa.types.is_date(column.type):
+        column = column.cast(pa.date32()).cast(pa.int32())
+    elif pa.types.is_timestamp(column.type):
+        column, days = column.cast(pa.timestamp("us", column.type.tz)).cast(pa.int64()), MICROSECONDS_A_DAY
+    return np.asarray(pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)) / days
+
+
+def _cleaned(label: str, places: Floats, values: Sequence[Floats]) -> Line:
+    """A line without places that are no numbers; values that are none are gaps."""
+    kept = np.isfinite(places)
+    finite = (np.where(np.isfinite(value[kept]), value[kept], np.nan) for value in values)
+    return Line(label, places[kept], tuple(np.clip(value, -LARGEST, LARGEST) for value in finite))
+
+
+def _shares(counts: Sequence[int]) -> list[int]:
+    """How many of `POINTS` each line may have: what a short line leaves goes to the longer ones."""
+    shares, left = [0] * len(counts), POINTS
+    for done, index in enumerate(sorted(range(len(counts)), key=counts.__getitem__)):
+        shares[index] = min(counts[index], left // (len(counts) - done))
+        left -= shares[index]
+    return shares
+
+
+def _thinned(line: Line, most: int) -> Line:
+    """At most `most` places: the ends, and of each bucket of neighbours the least and the largest of each value.
+
+    A bucket without any value keeps its first place, so that a long gap stays one.
+    """
+    count = len(line.places)
+    if count <= most:
+        return line
+    buckets = max((most - 2) // (2 * max(len(line.values), 1)), 1)
+    wide = -(-count // buckets)
+    starts = np.arange(-(-count // wide)) * wide
+    kept = [np.array([0, count - 1])]
+    for value in line.values:
+        for sign in (1.0, -1.0):
+            filled = np.full(len(starts) * wide, np.inf)
+            filled[:count] = np.where(np.isnan(value), np.inf, sign * value)
+            kept.append(starts + filled.reshape(len(starts), wide).argmin(axis=1))
+    chosen = np.unique(np.concatenate(kept))
+    return Line(line.label, line.places[chosen], tuple(value[chosen] for value in line.values))
+
+
 def _check(handle: Handle, chart: Chart) -> None:
+    def refuse(problem: str, value: str, choices: Sequence[str]) -> CatalogError:
+        problem = f"the chart of {handle.uri} {problem}"
+        return CatalogError(problem, value=value, choices=choices, fix="correct lakehouse.chart")
+
     for name in (chart.x, *chart.y, *([chart.by] if chart.by else [])):
         if name not in handle.schema.names:
-            raise CatalogError(
-                f"the chart of {handle.uri} draws a column that the table does not have",
-                value=name,
-                choices=handle.schema.names,
-                fix="correct lakehouse.chart",
-            )
+            raise refuse("draws a column that the table does not have", name, handle.schema.names)
+    ordered = [field.name for field in handle.schema if _is_number(field.type) or _is_time(field.type)]
+    if chart.x not in ordered:
+        raise refuse("runs along a column that holds no numbers, dates or timestamps", chart.x, ordered)
     numbers = [field.name for field in handle.schema if _is_number(field.type)]
     for name in chart.y:
         if name not in numbers:
-            raise CatalogError(
-                f"the chart of {handle.uri} draws a column that holds no numbers",
-                value=name,
-                choices=numbers,
-                fix="correct lakehouse.chart",
-            )
+            raise refuse("draws a column that holds no numbers", name, numbers)
 
 
 def _is_number(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
-def _plain(value: Any) -> Any:
-    return float(value) if isinstance(value, decimal.Decimal) else value
+def _is_time(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind))
 
 
-def _paint(axes: Axes, name: str, found: dict[str, Line], index: int) -> None:
-    for label, (places, values) in found.items():
-        axes.plot(places, _numbers(values[index]), label=label or name, linewidth=0.9)
-    axes.set_ylabel(name, fontsize=8, parse_math=False)
+# pixels
+
+
+class _Pen:
+    """Texts in matplotlib's own font: a letter that it lacks becomes "□", nothing is taken for mathematics."""
+
+    def __init__(self, font: Path) -> None:
+        from matplotlib.font_manager import get_font
+
+        self._path = str(font)
+        self._known = get_font(self._path).get_charmap()
+
+    def font(self, size: float) -> FontProperties:
+        """The font at a size in points."""
+        from matplotlib.font_manager import FontProperties
+
+        return FontProperties(fname=self._path, size=size)
+
+    def legible(self, text: str, most: int) -> str:
+        """The text in at most `most` letters of the font."""
+        cut = text if len(text) <= most else f"{text[: most - 1]}…"
+        return "".join(letter if ord(letter) in self._known else "□" for letter in cut)
+
+
+def paint(figure: Figure, chart: Chart, found: Sequence[Line], title: str, *, dated: bool) -> None:
+    """Draw lines into an empty figure, a panel for each of `y`; `dated`: the places are days."""
+    import matplotlib as mpl
+
+    pen = _Pen(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+    panels: list[Axes] = list(figure.subplots(len(chart.y), 1, sharex=True, squeeze=False)[:, 0])
+    low, high = (FIRST_DAY, LAST_DAY) if dated else (-LARGEST, LARGEST)
+    places = [np.clip(line.places, low, high) for line in found]
+    for index, (axes, name) in enumerate(zip(panels, chart.y, strict=True)):
+        handles = [
+            axes.plot(place, line.values[index], linewidth=0.9)[0] for place, line in zip(places, found, strict=True)
+        ]
+        _paint_axes(axes, pen.legible(name, AXIS_LETTERS), pen, [line.values[index] for line in found])
+        if dated:
+            _name_days(axes)
+        if index == 0 and chart.by and handles:
+            labels = [pen.legible(line.label, LABEL_LETTERS) for line in found]
+            legend = axes.legend(handles, labels, loc="upper left", prop=pen.font(7), frameon=False)
+            for text in legend.get_texts():
+                text.set_parse_math(False)
+    _span(panels[0], np.concatenate([np.empty(0), *places]), low, high)
+    panels[0].set_title(pen.legible(title, TITLE_LETTERS), loc="left", fontproperties=pen.font(10), parse_math=False)
+
+
+def _paint_axes(axes: Axes, name: str, pen: _Pen, values: Sequence[Floats]) -> None:
+    axes.set_ylabel(name, fontproperties=pen.font(8), parse_math=False)
     axes.tick_params(labelsize=7)
     axes.grid(visible=True, color="#e6e8eb", linewidth=0.6)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    if any(isinstance(place, dt.date) for places, _ in found.values() for place in places[:1]):
-        from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-        locator = AutoDateLocator()
-        axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    if is_steep(values):
+        axes.set_yscale("log")
 
 
-def _numbers(values: Sequence[Any]) -> list[float]:
-    """The values, NaN (a gap) where there is none."""
-    return [float("nan") if value is None else float(value) for value in values]
+def is_steep(values: Sequence[Floats]) -> bool:
+    """Whether an axis of these values is logarithmic: all above 0, the largest more than `STEEP` times the smallest."""
+    every = np.concatenate([np.empty(0), *values])
+    every = every[~np.isnan(every)]
+    return bool(len(every) and every.min() > 1 / LARGEST and every.max() / STEEP > every.min())
+
+
+def _span(axes: Axes, places: Floats, low: float, high: float) -> None:
+    """The places with a margin, within what an axis can name."""
+    if len(places):
+        first, last = float(places.min()), float(places.max())
+        margin = 0.05 * (last - first) or max(abs(first) * 1e-6, 1.0)
+        axes.set_xlim(max(first - margin, low), min(last + margin, high))
+
+
+def _name_days(axes: Axes) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator()
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
