@@ -118,6 +118,10 @@ class PacedSource(Source):
             return past.last or self._inner.earliest()
         return self._inner.latest(past)
 
+    def more(self, past: Past, end: Position) -> bool:
+        """What the inner source says."""
+        return self._inner.more(past, _bare(end))
+
     def read(self, start: Position, end: Position) -> Iterator[Batch]:
         """The inner source's rows; of a whole only the first ones."""
         batches = self._inner.read(_bare(start), _bare(end))

@@ -149,6 +149,16 @@ class Source(ABC):
         batch; the caller asks again until nothing is new.
         """
 
+    def more(self, past: Past, end: Position) -> bool:
+        """Whether a bound on batches, and not the end of the stream, ended the batch for which `latest` said `end`.
+
+        Rows that arrived since do not count: a stream that never rests would otherwise never be read to its end.
+
+        Args:
+            past: what `latest` was asked with.
+        """
+        return False
+
     @abstractmethod
     def read(self, start: Position, end: Position) -> Iterator[Batch]:
         """The rows after `start` up to and including `end`, in bounded memory; the same rows at every call."""

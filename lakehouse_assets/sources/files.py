@@ -228,6 +228,10 @@ class DiscoveredFiles(_Files):
             return last
         return {"files": [file.entry() for file in fresh], "count": last["count"] + len(fresh), "before": before}
 
+    def more(self, past: Past, end: Position) -> bool:
+        """Whether the batch is full."""
+        return len(end["files"]) >= self.options.max_files
+
     def incarnation(self, position: Position) -> str:
         """A hash of the manifest at `position`, or of what is there in its place where that is another stream."""
         recorded = [FileStat.of(entry) for entry in (*position["before"], *position["files"])]

@@ -67,6 +67,7 @@ class KafkaSource(Source):
         self._resumes: tuple[Position, Position] | None = None  # a position, and where a batch after it starts
         self._verified: str | None = None  # the topic's id when it was checked, and when its end was looked up
         self._seen: str | None = None
+        self._cut: Position | None = None  # the end that `latest` said last, where it is not that of the topic
 
     def schema(self) -> pa.Schema:
         """The columns of Spark's Kafka source; the same for every topic."""
@@ -95,7 +96,13 @@ class KafkaSource(Source):
         known = _offsets(start)
         begin = {part: known.get(part, 0) for part in look.end}
         end = {part: max(offset, begin[part]) for part, offset in look.end.items()}
-        return _position(_bounded(begin, end, self._options.most))
+        bounded = _bounded(begin, end, self._options.most)
+        self._cut = _position(bounded) if bounded != end else None
+        return _position(bounded)
+
+    def more(self, past: Past, end: Position) -> bool:
+        """Whether `latest`, when it said `end`, saw offsets behind it."""
+        return self._cut == end
 
     def resume(self, position: Position) -> Position:
         """Where a batch after `position` starts: there, or behind messages that were lost since, which it names.
@@ -128,8 +135,7 @@ class KafkaSource(Source):
         self._topic.close()  # it would lie idle meanwhile
         messages = Messages(self._options, self.entity.destination, self._stream, _begin(start, end), _offsets(end))
         try:
-            for rows in messages.batches():
-                yield Batch(rows)
+            yield from messages.batches()
         except (FeedExpired, SourceBusy, SourceMissing) as error:
             self._check_same(end, identity, error)
             raise
@@ -305,11 +311,12 @@ class KafkaSource(Source):
         self, position: Position, recorded: str, found: str, part: int | None = None, end: int | None = None
     ) -> IncarnationChanged:
         table = self.entity.destination
-        seen = f"its id was {recorded}, now it is {found}: it was deleted and made again"
+        seen = f"its id was {recorded}, now it is {found}: it was deleted and made again, or subscribe names another "
+        seen += "topic now"
         if part is not None:
             seen = f"partition {part} was read up to offset {_offsets(position)[part]}, "
             seen += "and is no longer there" if end is None else f"and now it ends at {end}"
-            if found == NO_TOPIC_ID:
+            if found.startswith(NO_TOPIC_ID):
                 seen += " (the broker gives topics no id, so it may be another topic of that name)"
         return IncarnationChanged(
             f"{table}: the topic {self._options.topic!r} of {self._options.servers} is not the one that was read: "

@@ -9,6 +9,8 @@ end: offsets that hold no message (compacted away, markers of transactions, abor
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
 import os
 import time
@@ -22,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakehouse_assets.errors import FeedExpired, SourceBusy, SourceMissing
-from lakehouse_assets.sources.base import ROW_FIELDS
+from lakehouse_assets.sources.base import MISFIT_SCHEMA, ROW_FIELDS, Batch
 from lakehouse_assets.sources.kafka_options import KafkaOptions
 from lakehouse_assets.sources.kafka_topic import misset, refusal, unreachable
 
@@ -48,6 +50,9 @@ NULL without any."""
 FIRST_MS, LAST_MS = -62_135_596_800_000, 253_402_300_799_999
 """The first and the last instant that a table can hold."""
 _ROWS = pa.schema([*COLUMNS, *ROW_FIELDS])
+HEADER_NAME = "header_name_not_utf8"
+"""The reason of a row of the quarantine that stands for a message whose headers cannot be had."""
+_UNFIT = object()
 
 _FIRST_FETCH, _FETCH = 16, 1000
 """Messages that are taken from librdkafka at once, until their size is known, and at most; fewer if they are large."""
@@ -96,8 +101,10 @@ class Messages:
             self._next[part], self._end[part] = offset, end[part]
         self._said: deque[Any] = deque(maxlen=20)
 
-    def batches(self) -> Iterator[pa.RecordBatch]:
+    def batches(self) -> Iterator[Batch]:
         """The rows (`COLUMNS` and `ROW_FIELDS`), those of a partition in the order of their offsets.
+
+        A message with a header whose name is not UTF-8 is a misfit.
 
         Raises:
             FeedExpired: messages of the range are no longer there.
@@ -110,12 +117,13 @@ class Messages:
             waiting, rows, size = [], 0, 0
             for found in self._fetched(consumer):
                 waiting.append(found)
-                rows, size = rows + found.num_rows, size + found.nbytes
+                some = [found.rows] if found.misfits is None else [found.rows, found.misfits]
+                rows, size = rows + sum(p.num_rows for p in some), size + sum(p.nbytes for p in some)
                 if rows >= _BATCH_ROWS or size >= _BATCH_BYTES:
-                    yield pa.concat_batches(waiting)
+                    yield _joined(waiting)
                     waiting, rows, size = [], 0, 0
             if waiting:
-                yield pa.concat_batches(waiting)
+                yield _joined(waiting)
         finally:
             consumer.close()
 
@@ -139,7 +147,7 @@ class Messages:
         consumer.assign([TopicPartition(topic, part, offset) for part, offset in self._start.items()])
         return consumer
 
-    def _fetched(self, consumer: Consumer) -> Iterator[pa.RecordBatch]:
+    def _fetched(self, consumer: Consumer) -> Iterator[Batch]:
         quiet_since, many = time.monotonic(), _FIRST_FETCH
         while self._open:
             messages = consumer.consume(many, _GATHER_SECONDS) or consumer.consume(1, _POLL_SECONDS)
@@ -150,7 +158,7 @@ class Messages:
                 if kept:
                     batch = self._columns(kept)
                     many = max(1, min(_FETCH, _BATCH_BYTES * len(kept) // max(_size(kept), 1)))
-                    if batch.num_rows:
+                    if batch.rows.num_rows or batch.misfits is not None:
                         yield batch
                 if len(kept) < len(messages):
                     self._events([message for message in messages if message.error() is not None])
@@ -214,7 +222,7 @@ class Messages:
             fix="look at the broker, and run again (kafkaConsumer.pollTimeoutMs says how long to wait)",
         )
 
-    def _columns(self, messages: Sequence[Message]) -> pa.RecordBatch:
+    def _columns(self, messages: Sequence[Message]) -> Batch:
         from confluent_kafka import Message
 
         count = len(messages)
@@ -225,6 +233,12 @@ class Messages:
         if not inside.all():
             messages = list(compress(messages, inside))
             parts, offsets, count = parts[inside], offsets[inside], len(messages)
+        headers, misfits = _headers(messages), None
+        if _UNFIT in headers:
+            fits = np.fromiter((found is not _UNFIT for found in headers), bool, count)
+            misfits = self._misfits(list(compress(messages, ~fits)))
+            messages, headers = list(compress(messages, fits)), list(compress(headers, fits))
+            parts, offsets, count = parts[fits], offsets[fits], len(messages)
         times = np.fromiter(chain.from_iterable(map(Message.timestamp, messages)), np.int64, 2 * count)
         kinds, moments = times[0::2], times[1::2]
         partition, offset = pa.array(parts), pa.array(offsets)
@@ -236,11 +250,31 @@ class Messages:
             offset,
             _instants(kinds, moments),
             pa.array((kinds - 1).astype(np.int32)),
-            _headers(messages),
+            _column(headers),
             pc.binary_join_element_wise(partition.cast(pa.string()), offset.cast(pa.string()), ":"),
             pa.repeat(pa.scalar(self._stream), count),
         ]
-        return pa.RecordBatch.from_arrays(columns, schema=_ROWS)
+        return Batch(pa.RecordBatch.from_arrays(columns, schema=_ROWS), misfits)
+
+    def _misfits(self, messages: Sequence[Message]) -> pa.RecordBatch:
+        """Messages whose headers cannot be had."""
+        rows = [
+            {
+                "_upstream": json.dumps(
+                    {
+                        "partition": message.partition(),
+                        "offset": message.offset(),
+                        **_told("key", message.key()),
+                        **_told("value", message.value()),
+                    }
+                ),
+                "_reasons": [HEADER_NAME],
+                "_position": f"{message.partition()}:{message.offset()}",
+                "_source": self._stream,
+            }
+            for message in messages
+        ]
+        return pa.RecordBatch.from_pylist(rows, schema=MISFIT_SCHEMA)
 
     def _expired(self, part: int) -> FeedExpired:
         return FeedExpired(
@@ -271,13 +305,43 @@ def _instants(kinds: np.ndarray, moments: np.ndarray) -> pa.Array:
     return pa.array(np.where(none, 0, moments) * 1000, pa.int64(), mask=none).cast(pa.timestamp("us", tz="UTC"))
 
 
-def _headers(messages: Sequence[Message]) -> pa.Array:
+def _joined(batches: Sequence[Batch]) -> Batch:
+    misfits = [batch.misfits for batch in batches if batch.misfits is not None]
+    return Batch(pa.concat_batches([batch.rows for batch in batches]), pa.concat_batches(misfits) if misfits else None)
+
+
+def _told(name: str, content: Any) -> dict[str, str | None]:
+    """The key or the value of a message as text; `<name>_base64` where it is not UTF-8."""
+    try:
+        return {name: None if content is None else content.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(content).decode()}
+
+
+def _headers(messages: Sequence[Message]) -> list[Any]:
+    """The headers of each message; `_UNFIT` in place of those that the client fails on: a name is not UTF-8.
+
+    The client returns a list with holes, which kills whoever looks into it, and leaves its error pending. `map` checks
+    for one after each call; a plain call does not once the interpreter has specialised it, and neither does a second
+    call for the same message.
+    """
     from confluent_kafka import Message
 
-    found = list(map(Message.headers, messages))
-    if not any(found):
-        return pa.nulls(len(found), HEADERS)
-    rows = [[{"key": pair[0], "value": pair[1]} for pair in pairs] if pairs else None for pairs in found]
+    found: list[Any] = []
+    asked = map(Message.headers, messages)
+    while len(found) < len(messages):
+        try:
+            for headers in asked:
+                found.append(headers)  # noqa: PERF402  # what came before an error counts
+        except (SystemError, UnicodeDecodeError):
+            found.append(_UNFIT)
+    return found
+
+
+def _column(headers: Sequence[Any]) -> pa.Array:
+    if not any(headers):
+        return pa.nulls(len(headers), HEADERS)
+    rows = [[{"key": pair[0], "value": pair[1]} for pair in pairs] if pairs else None for pairs in headers]
     return pa.array(rows, HEADERS)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Offsets = dict[int, int]
 """Partition -> offset."""
 NO_TOPIC_ID = "no-topic-id"
-"""The identity of every topic of a broker that gives topics none (Kafka before 2.8)."""
+"""What stands before a topic's name in its identity where the broker gives topics no id (Kafka before 2.8)."""
 _PATIENCE_MS = 10_000
 """How long to look for a broker."""
 _NO_ID = "00000000-0000-0000-0000-000000000000"
@@ -34,7 +34,8 @@ class Look:
     """A topic as it stands.
 
     Attributes:
-        id: the topic's own, which a topic of the same name that is made later does not have.
+        id: the topic's own, which a topic of the same name that is made later does not have; `no-topic-id:<name>`
+            where the broker gives none.
         first: the offset of each partition's first message that is still there.
         end: the offset after each partition's last message; of committed ones where only those are read.
     """
@@ -101,7 +102,7 @@ class Topic:
             raise for_code(found["error_code"])(name)
         identity = str(found.get("topic_id") or _NO_ID)
         partitions = sorted(part["partition_index"] for part in found["partitions"])
-        return (NO_TOPIC_ID if identity == _NO_ID else identity), partitions
+        return (f"{NO_TOPIC_ID}:{name}" if identity == _NO_ID else identity), partitions
 
     def _offsets(self, partitions: list[int], which: int, *, committed: bool = True) -> Offsets:
         found = self._asked(dict.fromkeys(partitions, which), committed=committed)
@@ -175,15 +176,21 @@ def error_of(
         errors.GroupAuthorizationFailedError,
     )  # fmt: skip
     if isinstance(error, refused):
-        return refusal(name, options, f"{type(error).__name__}: {error}")
+        return refusal(name, options, _said(error))
     if isinstance(error, errors.KafkaConfigurationError | errors.IncompatibleBrokerVersion):
         fix = "check the read options kafka.*; an old broker or a stand-in may need kafka.api.version"
         return SourceUnreadable(f"{name} cannot be read: {error}", fix=fix)
     if isinstance(error, OSError) and not isinstance(error, ConnectionError | TimeoutError):
         return SourceUnreadable(f"{name} cannot be read: {error}", fix="check the files that kafka.ssl.* name")
     if isinstance(error, errors.KafkaError | ConnectionError | TimeoutError):
-        return unreachable(name, options, f"{type(error).__name__}: {error}")
+        return unreachable(name, options, _said(error))
     return None
+
+
+def _said(error: Exception) -> str:
+    """The kind of an error and its words; kafka-python's own errors say their kind themselves."""
+    kind, words = type(error).__name__, str(error)
+    return words if words.startswith(kind) else f"{kind}: {words}"
 
 
 def _greet(name: str, options: KafkaOptions, seconds: float) -> None:
@@ -245,7 +252,8 @@ def unreachable(name: str, options: KafkaOptions, said: str) -> SourceUnreachabl
     """A broker that does not answer."""
     return SourceUnreachable(
         f"{name} cannot be reached: no broker answers over {options.protocol} ({said})",
-        fix="check that the broker runs, kafka.bootstrap.servers, kafka.security.protocol and the certificates",
+        fix="check that the broker runs, kafka.bootstrap.servers, kafka.security.protocol and the certificates; a "
+        "stand-in or a broker before 2.0 needs kafka.api.version: 2.0",
     )
 
 

@@ -81,6 +81,11 @@ class SqliteSource(Source):
         """The last row now, or the last that fits into a batch. One look-up by key, and a count of the new rows."""
         return self._opened().latest(past)
 
+    def more(self, past: Past, end: Position) -> bool:
+        """Whether the batch is full."""
+        rows = end["rows"] - (past.last or self.earliest())["rows"]
+        return self._options.most is not None and bool(rows >= self._options.most)
+
     def read(self, start: Position, end: Position) -> Iterator[Batch]:
         """The rows of a closed range, all of them in one snapshot of the database."""
         yield from self._opened().read(start, end)

@@ -17,7 +17,7 @@ from lakehouse_assets.engines.base import Relation
 from lakehouse_assets.entities.model import Entity
 from lakehouse_assets.errors import SourceMissing, TypeRefused
 from lakehouse_assets.lake.plans import Plan
-from lakehouse_assets.sources.base import ROW_FIELDS, Batch, Frame, Past, Position, Source
+from lakehouse_assets.sources.base import ROW_FIELDS, Batch, Frame, Past, Source
 from lakehouse_assets.sql.types import arrow_schema, ddl
 from lakehouse_assets.tables import conformed, evolution, quarantine, rescue, sides
 from lakehouse_assets.tables.base import Draft, Feed, Idle, Mode, Outcome, Work, target_of
@@ -34,7 +34,8 @@ def draft(work: Work, feed: Feed) -> Draft | Idle:
     with work.open_source(feed.entity) as source:
         last = None if feed.rebuild else feed.last
         notices = source.verify(dict(last.end), last.incarnation) if last else []
-        end = source.latest(Past() if feed.rebuild else feed.past)
+        since = Past() if feed.rebuild else feed.past
+        end = source.latest(since)
         if feed.past.last:
             past = replace(feed.past, incarnation=feed.last.incarnation if feed.last else None)
             notices += source.losses(past) if feed.rebuild else source.audit(past)
@@ -44,13 +45,8 @@ def draft(work: Work, feed: Feed) -> Draft | Idle:
         mode: Mode = "replace" if replaces else "append"
         start = source.resume(dict(last.end)) if last and source.incremental else source.earliest()
         recipe = Recipe.of(feed.entity).record()
-        more = source.incremental and source.latest(_and_then(Past() if feed.rebuild else feed.past, end)) != end
+        more = source.incremental and source.more(since, end)
         return Draft(mode, start, end, source.incarnation(end), recipe, tuple(notices), more)
-
-
-def _and_then(past: Past, end: Position) -> Past:
-    """The past after a batch that ends at `end`."""
-    return Past(lambda: [*past.positions(), end], end)
 
 
 def replayable(work: Work, feed: Feed, plan: Plan) -> bool:

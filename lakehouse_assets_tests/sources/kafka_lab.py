@@ -152,6 +152,25 @@ class Shop:
         return KafkaSource(self.entity(name, lakehouse, **options))
 
 
+class _Odd(str):
+    """A text that is encoded as no UTF-8."""
+
+    def encode(self, *how: Any) -> bytes:
+        """Two bytes that no text begins with."""
+        return b"\xff\xfe"
+
+
+def odd_headers(shop: Shop, name: str, value: bytes | None) -> None:
+    """Send a message with the key `k1` and a header whose name is not UTF-8, which librdkafka does not send."""
+    from kafka import KafkaProducer
+
+    producer = KafkaProducer(bootstrap_servers=shop.servers)
+    try:
+        producer.send(name, key=b"k1", value=value, headers=[(_Odd("h"), b"1")]).get(20)
+    finally:
+        producer.close()
+
+
 def rows(source: KafkaSource, start: Position, end: Position) -> pa.Table:
     """All rows of a range."""
     found = [batch.rows for batch in source.read(start, end)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -14,14 +15,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lakehouse_assets.errors import IncarnationChanged, SettingsError, SourceMissing
+from lakehouse_assets.errors import IncarnationChanged, SettingsError, SourceMissing, SourceUnreachable
 from lakehouse_assets.simulators.kafka_mock import mock_cluster
 from lakehouse_assets.sources.base import Past
 from lakehouse_assets.sources.kafka import KafkaSource, _bounded
+from lakehouse_assets.sources.kafka_reader import HEADER_NAME
 from lakehouse_assets.sources.kafka_topic import NO_TOPIC_ID
 from lakehouse_assets_tests.kafka_broker import Broker
 from lakehouse_assets_tests.sources.contract import Case, SourceContract
-from lakehouse_assets_tests.sources.kafka_lab import Shop, places, rows, values, wait_for, whole
+from lakehouse_assets_tests.sources.kafka_lab import Shop, odd_headers, places, rows, values, wait_for, whole
 
 MOCKED = {"kafka.api.version": "2.0"}
 
@@ -382,6 +384,66 @@ def test_compaction_leaves_gaps_that_are_no_loss(shop: Shop) -> None:
             assert places(rows(source, {"0": first}, {"0": last})) == inside
 
 
+# headers that no table can hold
+
+
+@pytest.mark.parametrize("body", [b"text", b"\xff\x00", None], ids=["text", "bytes", "none"])
+def test_a_header_whose_name_is_no_text(shop: Shop, body: bytes | None) -> None:
+    """Such a message is a misfit, with key and value as far as they are text; its neighbours are rows."""
+    name = shop.topic()
+    shop.send(name, ["before"], headers=[("h", b"1")])
+    odd_headers(shop, name, body)
+    shop.send(name, ["after"])
+    with shop.open(name) as source:
+        (batch,) = source.read(source.earliest(), source.latest(Past()))
+    assert batch.rows.column("value").to_pylist() == [b"before", b"after"]
+    assert batch.rows.column("headers").to_pylist() == [[{"key": "h", "value": b"1"}], None]
+    assert batch.misfits is not None
+    (row,) = batch.misfits.to_pylist()
+    assert (row["_reasons"], row["_position"], row["_source"]) == ([HEADER_NAME], "0:1", "k")
+    told = {"value_base64": "/wA="} if body == b"\xff\x00" else {"value": body and body.decode()}
+    assert json.loads(row["_upstream"]) == {"partition": 0, "offset": 1, "key": "k1", **told}
+
+
+def test_many_headers_whose_names_are_no_text(shop: Shop) -> None:
+    """However many there are, and whatever the interpreter makes of a call that it has often seen."""
+    name = shop.topic()
+    for n in range(10):
+        shop.send(name, [f"{n}"] * 5, headers=[("h", b"1")])
+        odd_headers(shop, name, b"odd")
+    with shop.open(name) as source:
+        end = source.latest(Past())
+        for _ in range(3):
+            batches = list(source.read({"0": 0}, end))
+            assert sum(batch.rows.num_rows for batch in batches) == 50
+            odd = [row["_position"] for batch in batches if batch.misfits for row in batch.misfits.to_pylist()]
+            assert odd == [f"0:{n}" for n in range(5, 60, 6)]
+            gc.collect()
+
+
+# what ends a batch
+
+
+def test_what_came_since_is_not_more(shop: Shop) -> None:
+    """Only offsets that the same look saw behind the end are `more`: a topic that never rests has an end all the same.
+
+    With `maxOffsetsPerTrigger`, the batch that reaches what was the end of the topic has none behind it.
+    """
+    name = shop.topic()
+    shop.send(name, ["x"] * 5)
+    for bound in ({}, {"maxOffsetsPerTrigger": "3"}):
+        with shop.open(name, **bound) as source:
+            end = source.latest(Past())
+            shop.send(name, ["late"])
+            assert source.more(Past(), end) is bool(bound)
+            past = Past.of({"0": 3})
+    with shop.open(name, maxOffsetsPerTrigger="4") as source:
+        end = source.latest(past)
+        assert end == {"0": 7}
+        shop.send(name, ["late"])
+        assert not source.more(past, end)
+
+
 # a stand-in for a broker
 
 
@@ -394,12 +456,35 @@ def test_a_broker_without_topic_ids(mocked: Shop) -> None:
         assert source.earliest() == {str(n): 0 for n in range(4)}
         assert end == {"0": 3, "1": 0, "2": 0, "3": 0}
         assert values(whole(source)) == ["a", "b", "c"]
-        assert source.incarnation(end) == NO_TOPIC_ID
-        assert source.verify(end, NO_TOPIC_ID) == []
+        identity = f"{NO_TOPIC_ID}:{name}"
+        assert source.incarnation(end) == identity
+        assert source.verify(end, identity) == []
         with pytest.raises(IncarnationChanged, match="gives topics no id"):
-            source.verify({**end, "0": 4}, NO_TOPIC_ID)
+            source.verify({**end, "0": 4}, identity)
         with pytest.raises(IncarnationChanged, match="partition 9 was read up to offset 1, and is no longer there"):
-            source.verify({**end, "9": 1}, NO_TOPIC_ID)
+            source.verify({**end, "9": 1}, identity)
+
+
+def test_subscribe_names_another_topic_of_a_broker_without_ids(mocked: Shop) -> None:
+    """Behind the offsets of the old topic nothing is read: it is another stream, and the error says why."""
+    mocked.send("before", ["a"])
+    mocked.send("after", ["b", "c"])
+    with mocked.open("feed", subscribe="before", **MOCKED) as source:
+        end = source.latest(Past())
+        recorded = source.incarnation(end)
+    changed = pytest.raises(IncarnationChanged, match="or subscribe names another topic now")
+    with mocked.open("feed", subscribe="after", **MOCKED) as source, changed:
+        source.verify(end, recorded)
+
+
+def test_a_stand_in_that_was_not_declared_as_one(mocked: Shop) -> None:
+    """It answers nothing that a newer broker is asked: the error says so once, and names the option."""
+    mocked.send("undeclared", ["a"])
+    refused = pytest.raises(SourceUnreachable)
+    with mocked.open("undeclared", **{"kafkaConsumer.pollTimeoutMs": "1500"}) as source, refused as error:
+        source.latest(Past())
+    assert str(error.value).count("KafkaTimeoutError") == 1
+    assert "a stand-in or a broker before 2.0 needs kafka.api.version: 2.0" in str(error.value)
 
 
 # memory

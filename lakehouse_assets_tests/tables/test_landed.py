@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+
 import pyarrow as pa
 import pytest
 
 from lakehouse_assets.entities.model import TableName
 from lakehouse_assets.errors import IncarnationChanged, LakeError, SchemaDrift
 from lakehouse_assets.lake.plans import Plan
-from lakehouse_assets.sources.base import MISFIT_SCHEMA, Batch
+from lakehouse_assets.sources.base import MISFIT_SCHEMA, Batch, open_source
 from lakehouse_assets.sources.memory import MemorySource
-from lakehouse_assets.tables.refresh import preview
+from lakehouse_assets.tables.refresh import preview, refresh
 from lakehouse_assets_tests.tables.lab import NOW, Lab
 
 YAML = """
@@ -57,8 +62,6 @@ class Misfitting(MemorySource):
 
 def misfitting(it: Lab) -> None:
     """Make the lab's streams misfit."""
-    from dataclasses import replace
-
     it.work = replace(it.work, open_source=lambda e: Misfitting(e, it.streams.setdefault(e.source, []), batch_rows=2))
 
 
@@ -105,6 +108,53 @@ def test_misfits_and_broken_rules_share_the_quarantine(tmp_path):
     assert it.rows("bronze.t_quarantine", "id", "_reasons") == [(3, ["small"]), (None, ["cast_failed:v"])]
     assert (outcome.rows_in, outcome.valid, outcome.quarantined) == (3, 1, 2)
     assert it.version("bronze.t_quarantine") == 1
+
+
+def test_a_run_ends_while_rows_arrive(tmp_path):
+    """What arrives while a batch is drafted or made is the next run's: a source that never rests holds no run."""
+    it = Lab(tmp_path / "lake", YAML)
+
+    class Busy(MemorySource):
+        def latest(self, past):
+            end = super().latest(past)
+            it.feed("stream", [{"id": 2, "v": "later"}])
+            return end
+
+    it.feed("stream", [{"id": 1, "v": "a"}])
+    work = replace(it.work, open_source=lambda entity: Busy(entity, it.streams[entity.source]))
+    for _ in range(2):
+        (outcome,) = islice(refresh(work, TableName("bronze", "t")), 3)
+        assert outcome.valid == 1
+
+
+def test_batches_that_a_bound_cut_are_one_run(tmp_path):
+    """`sqlite.maxRowsPerBatch` and `maxFilesPerTrigger` bound batches, not runs; a batch that is not full is the last."""
+    path = tmp_path / "edge.db"
+    with closing(sqlite3.connect(path)) as edge, edge:
+        edge.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)")
+        edge.executemany("INSERT INTO t (v) VALUES (?)", [("a",)] * 5)
+    drop = tmp_path / "drop"
+    drop.mkdir()
+    for n in range(5):
+        (drop / f"{n}.csv").write_text(f"id,v\n{n},a\n")
+    yaml = f"""
+delta_live_store:
+  - entity_id: b
+    source: {path}
+    source_format: sqlite
+    destination: bronze.t
+    read_options: {{sqlite.maxRowsPerBatch: "2"}}
+  - entity_id: c
+    source: {drop}
+    source_format: cloudFiles
+    destination: bronze.c
+    source_schema: id BIGINT, v STRING
+    read_options: {{cloudFiles.format: csv, header: "true", cloudFiles.maxFilesPerTrigger: "2"}}
+"""
+    it = Lab(tmp_path / "lake", yaml)
+    for table in ("bronze.t", "bronze.c"):
+        outcomes = it.run(table, open_source=open_source)
+        assert [(outcome.valid, outcome.more) for outcome in outcomes] == [(2, True), (2, True), (1, False)]
 
 
 def test_select_expr_applies_to_what_is_read(tmp_path):
@@ -187,7 +237,6 @@ def test_a_new_column_is_added(tmp_path):
 
 def _trusting(it: Lab):
     """The lab's work over a stream that is the same although its rows got a column."""
-    from dataclasses import replace
 
     class Same(MemorySource):
         def incarnation(self, position):

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lakehouse_assets.engines.embedded import EmbeddedEngine
+from lakehouse_assets.entities.model import TableName
 from lakehouse_assets.errors import FeedExpired, IncarnationChanged, SourceError, SourceUnreachable
+from lakehouse_assets.sources.base import Past, Position
+from lakehouse_assets.sources.kafka import KafkaSource
+from lakehouse_assets.tables.refresh import refresh
 from lakehouse_assets_tests.cli.lab import Machine
 from lakehouse_assets_tests.kafka_broker import Broker
-from lakehouse_assets_tests.sources.kafka_lab import Shop
+from lakehouse_assets_tests.sources.kafka_lab import Shop, odd_headers
 from lakehouse_assets_tests.tables.lab import Lab
 
 MARK = "on_data_loss: mark"
@@ -297,6 +303,35 @@ def test_judged_rows_beside_lost_offsets(tmp_path: Path, shop: Shop, topic: str)
     assert landed(it) == [(part, n) for part in (0, 1) for n in range(10 if part else 14) if n % 2 == 0 and n != 10]
     reasons = [tuple(found) for (found,) in it.rows("bronze.k_quarantine", "_reasons")]
     assert sorted(reasons) == [("even",)] * 11 + [("offsets_lost",)]
+
+
+def test_a_message_with_headers_that_cannot_be_had(tmp_path: Path, shop: Shop, topic: str) -> None:
+    """It is a row of the quarantine and stops nothing."""
+    odd_headers(shop, topic, b"v")
+    (place,) = [(part, 10) for part in (0, 1) if shop.ends(topic, part)[1] == 11]
+    it = Lab(tmp_path, declared(shop, topic))
+    (outcome,) = it.run()
+    assert (outcome.rows_in, outcome.valid, outcome.quarantined) == (21, 20, 1)
+    assert landed(it) == [*span(0, 0, 10), *span(1, 0, 10)]
+    ((raw, reasons),) = it.rows("bronze.k_quarantine", "_raw", "_reasons")
+    assert reasons == ["header_name_not_utf8"]
+    assert json.loads(raw) == {"partition": place[0], "offset": place[1], "key": "k1", "value": "v"}
+    assert it.run() == []
+
+
+def test_a_run_ends_while_somebody_produces(tmp_path: Path, shop: Shop, topic: str) -> None:
+    """A message that arrives while a batch is drafted or made is the next run's."""
+    it = Lab(tmp_path, declared(shop, topic))
+
+    class Busy(KafkaSource):
+        def latest(self, past: Past) -> Position:
+            end = super().latest(past)
+            shop.send(topic, ["more"])
+            return end
+
+    for expected in ([20], [1], [1]):
+        outcomes = refresh(replace(it.work, open_source=Busy), TableName("bronze", "k"))
+        assert [outcome.valid for outcome in itertools.islice(outcomes, 3)] == expected
 
 
 def test_two_topics_feed_one_table(tmp_path: Path, shop: Shop, topic: str) -> None:
