@@ -59,7 +59,10 @@ class Wanderer(Lab):
 
     def run(self, *tables, **how):
         """Refresh, with a jump before each batch of rows that is landed."""
-        how |= {"clock": lambda: datetime.now(UTC), "progress": lambda *_: self.jump()}
+        how |= {
+            "clock": lambda: datetime.now(UTC),
+            "progress": lambda table, _: self.jump() if table == "bronze.t" else None,
+        }
         return super().run(*tables, **how)
 
     def jump(self) -> None:
