@@ -17,7 +17,7 @@ import pytest
 
 from lakehouse_assets.engines.base import Engine
 from lakehouse_assets.engines.embedded import EmbeddedEngine
-from lakehouse_assets.entities.catalog import Catalog, load_catalog
+from lakehouse_assets.entities.catalog import Catalog, parse_catalog
 from lakehouse_assets.entities.model import TableName
 from lakehouse_assets.lake.names import Lake
 from lakehouse_assets.lake.storage import Storage
@@ -222,7 +222,10 @@ def test_a_foreign_catalog_gives_equal_tables(spark: Engine, tmp_path: Path, nam
 def test_the_shipped_catalog_gives_equal_tables(spark: Engine, tmp_path: Path) -> None:
     """Design §7.4: the sensors pipeline over simulated readings, in three batches."""
     directory = Path(str(importlib.resources.files("lakehouse_assets").joinpath("catalog")))
-    catalog = load_catalog(directory, {"LAKEHOUSE_SENSOR_DB": str(tmp_path / "edge.db")})
+    text = {name: (directory / name).read_text() for name in ("sensors.yaml", "sql/sensor_hourly.sql")}
+    queries = {name: query for name, query in text.items() if name.endswith(".sql")}
+    environ = {"LAKEHOUSE_SENSOR_DB": str(tmp_path / "edge.db")}
+    catalog = parse_catalog({"sensors.yaml": text["sensors.yaml"]}, queries, environ)
     lakes = Lakes(tmp_path / "lakes", catalog, spark)
     for hour in (0, 2, 4):
         start, rates = START + timedelta(hours=hour), {"fault_rate": 0.05, "anomaly_rate": 0.05}
