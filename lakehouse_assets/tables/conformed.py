@@ -32,9 +32,9 @@ from lakehouse_assets.tables.base import (
     upstream,
     with_comments,
 )
-from lakehouse_assets.tables.rows import padded, together
+from lakehouse_assets.tables.rows import padded
 from lakehouse_assets.tables.rules import Judged, Recipe
-from lakehouse_assets.tables.sides import keeps_change_feed, quarantine_of
+from lakehouse_assets.tables.sides import keeps_change_feed, quarantine_of, with_misfits
 
 FROM_THE_START = -1
 """The upstream version before the first one."""
@@ -190,22 +190,11 @@ def _keep(
         needed = counts.quarantined + unfit > 0
         box = quarantine_of(work, entity, columns, judged.upstream, needed=needed)
         if box is not None:
-            broken = split.broken()
-            if misfits and unfit:
-                broken = broken if plan.rebuild else padded(engine, broken, box.schema)
-                unfitting = misfits.reader(engine.schema(broken), plan)
-                broken = together(engine, broken, engine.from_arrow(unfitting))
+            broken = split.broken() if plan.rebuild else padded(engine, split.broken(), box.schema)
+            broken = with_misfits(engine, broken, misfits, plan)
             commits[entity.table.quarantine] = put(work, box, split.plan, broken, entity, retyped=True)
         commits[entity.table] = put(work, target, split.plan, split.valid, entity)
-    return Outcome(
-        plan,
-        commits,
-        counts.rows_in + unfit,
-        counts.valid,
-        counts.quarantined + unfit,
-        counts.dropped,
-        counts.verdicts,
-    )
+    return counts.outcome(plan, commits, unfit)
 
 
 def put(work: Work, handle: Handle, plan: Plan, rows: Relation, entity: Entity, *, retyped: bool = False) -> Commit:

@@ -50,7 +50,7 @@ def params(plan: Plan) -> dict[str, object]:
 
 
 @contextmanager
-def spilling() -> Iterator[None]:
+def _spilling() -> Iterator[None]:
     """A temporary file that cannot be written, as one of our errors."""
     try:
         yield
@@ -63,33 +63,39 @@ def spilling() -> Iterator[None]:
 
 
 class Spool:
-    """Misfits of a batch (`MISFIT_SCHEMA`), kept in a temporary file until the quarantine is written."""
+    """Rows of a batch that wait in a temporary file, made with the first of them: misfits, or others."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: pa.Schema = MISFIT_SCHEMA) -> None:
         self.count = 0
+        self._columns = columns
         self._file: IO[bytes] | None = None
         self._writer: pa.RecordBatchWriter | None = None
 
     def add(self, rows: pa.RecordBatch) -> None:
-        """Take misfits."""
-        with spilling():
+        """Take rows."""
+        with _spilling():
             if self._writer is None:
-                self._file = tempfile.TemporaryFile(prefix="lakehouse-misfits-")
-                self._writer = pa.ipc.new_stream(self._file, MISFIT_SCHEMA)
+                self._file = tempfile.TemporaryFile(prefix="lakehouse-aside-")
+                self._writer = pa.ipc.new_stream(self._file, self._columns)
             self._writer.write_batch(rows)
         self.count += rows.num_rows
 
+    def taken(self) -> pa.RecordBatchReader:
+        """What was taken, once; nothing more is taken then."""
+        if self._writer is None or self._file is None:
+            return pa.RecordBatchReader.from_batches(self._columns, [])
+        with _spilling():
+            self._writer.close()
+            self._file.seek(0)
+        return pa.ipc.open_stream(self._file)
+
     def reader(self, columns: pa.Schema, plan: Plan) -> pa.RecordBatchReader:
-        """What was taken, as rows of a quarantine with `columns`."""
+        """The misfits that were taken, as rows of a quarantine with `columns`."""
         return pa.RecordBatchReader.from_batches(columns, self._rows(columns, plan))
 
     def _rows(self, columns: pa.Schema, plan: Plan) -> Iterator[pa.RecordBatch]:
-        if self._writer is None or self._file is None:
-            return
-        self._writer.close()
-        self._file.seek(0)
-        for batch in pa.ipc.open_stream(self._file):
-            yield _quarantined(batch, columns, plan)
+        for rows in self.taken():
+            yield _quarantined(rows, columns, plan)
 
     def __enter__(self) -> Self:
         return self

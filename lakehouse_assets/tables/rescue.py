@@ -31,6 +31,7 @@ from lakehouse_assets.sources.files_values import received
 from lakehouse_assets.sql.expand import quoted
 from lakehouse_assets.tables.base import Verdict
 from lakehouse_assets.tables.evolution import Fit, as_sql, settle, shaped
+from lakehouse_assets.tables.rows import together
 from lakehouse_assets.tables.rules import UPSTREAM, Judged, Recipe, selection
 
 RESCUED = pa.field("_rescued_data", pa.string())
@@ -194,7 +195,7 @@ def judged(
             columns = pa.schema([*rescue.columns, engine.schema(apart).field(UPSTREAM)])
             reads = [recipe.reads(column, upstream) for column in casts]
             rescued = _apart(engine, apart, rescue, list(zip(casts, reads, strict=True)), columns, source)
-            fitting = _together(engine, fitting, engine.from_arrow(pa.RecordBatchReader.from_batches(columns, rescued)))
+            fitting = together(engine, fitting, engine.from_arrow(pa.RecordBatchReader.from_batches(columns, rescued)))
         yield Judged(engine, replace(recipe, select=()), fitting, upstream), rescue
 
 
@@ -208,12 +209,6 @@ def _fitting(fit: Fit, found: pa.Schema, flagged: str) -> str:
     items.append(RESCUED.name if RESCUED.name in found.names else f"CAST(NULL AS STRING) AS {RESCUED.name}")
     where = f" WHERE NOT ({flagged})" if flagged else ""
     return f"SELECT {', '.join([*items, UPSTREAM])} FROM selected{where}"
-
-
-def _together(engine: Engine, left: Relation, right: Relation) -> Relation:
-    columns = ", ".join(quoted(name) for name in engine.schema(left).names)
-    sql = f"SELECT {columns} FROM left_rows UNION ALL SELECT {columns} FROM right_rows"
-    return engine.query(sql, {"left_rows": left, "right_rows": right})
 
 
 def _apart(

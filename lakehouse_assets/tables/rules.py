@@ -16,13 +16,15 @@ import pyarrow as pa
 from sqlglot import exp
 
 from lakehouse_assets.engines.base import Engine, Relation
-from lakehouse_assets.entities.model import Entity
+from lakehouse_assets.entities.model import Entity, TableName
 from lakehouse_assets.entities.transforms import output_name
 from lakehouse_assets.errors import ExpectationFailed
+from lakehouse_assets.lake.plans import Plan
+from lakehouse_assets.lake.values import Commit
 from lakehouse_assets.sql import casts
 from lakehouse_assets.sql.expand import quoted, text_literal
 from lakehouse_assets.sql.parse import parse_expression
-from lakehouse_assets.tables.base import Verdict
+from lakehouse_assets.tables.base import Outcome, Verdict
 
 EXAMPLES = 3
 """How many rows are shown for a broken rule."""
@@ -290,3 +292,8 @@ class Counts:
     def valid(self) -> int:
         """Rows that go to the target."""
         return self.rows_in - self.quarantined - self.dropped
+
+    def outcome(self, plan: Plan, commits: Mapping[TableName, Commit], unfit: int) -> Outcome:
+        """What a batch of these rows did; `unfit` more of it, which did not fit their columns, went to quarantine."""
+        quarantined = self.quarantined + unfit
+        return Outcome(plan, commits, self.rows_in + unfit, self.valid, quarantined, self.dropped, self.verdicts)

@@ -1,16 +1,18 @@
-"""The quarantine beside a table, and whether what reads a table needs both images of a change.
+"""The quarantine beside a table and what goes there, and whether what reads a table needs both images of a change.
 
-What belongs here: whether these are needed. What does not: the columns of a quarantine (`quarantine.py`).
+What belongs here: whether these are needed, and filling them. What does not: columns (`quarantine.py`).
 """
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-from lakehouse_assets.engines.base import Handle
+from lakehouse_assets.engines.base import Engine, Handle, Relation
 from lakehouse_assets.entities.model import Entity, TableName
+from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.tables import quarantine
 from lakehouse_assets.tables.base import Work, ensure, feeding, is_read
+from lakehouse_assets.tables.rows import together
 
 
 def quarantine_of(work: Work, entity: Entity, target: pa.Schema, received: pa.Schema, *, needed: bool) -> Handle | None:
@@ -20,6 +22,13 @@ def quarantine_of(work: Work, entity: Entity, target: pa.Schema, received: pa.Sc
         return None
     columns = quarantine.schema(target, received)
     return ensure(work, entity, name, columns, change_feed=keeps_change_feed(work, entity))
+
+
+def with_misfits(engine: Engine, broken: Relation, misfits: quarantine.Spool | None, plan: Plan) -> Relation:
+    """Rows for a quarantine, and with them those that did not fit their columns."""
+    if misfits is None or not misfits.count:
+        return broken
+    return together(engine, broken, engine.from_arrow(misfits.reader(engine.schema(broken), plan)))
 
 
 def keeps_change_feed(work: Work, entity: Entity) -> bool:

@@ -8,24 +8,17 @@ What belongs here: that pass. What does not: verdicts (`rules.py`), batches that
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lakehouse_assets.engines.base import Engine, Relation
 from lakehouse_assets.entities.model import TableName
 from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.lake.values import Commit
 from lakehouse_assets.tables import corrections_kept, evolution, quarantine
 from lakehouse_assets.tables.base import Feed, Outcome, Work, target_of
-from lakehouse_assets.tables.quarantine import spilling
-from lakehouse_assets.tables.rows import padded, together
+from lakehouse_assets.tables.rows import padded
 from lakehouse_assets.tables.rules import KEPT_OUT, SUSPECT, Held, Judged, Recipe
-from lakehouse_assets.tables.sides import keeps_change_feed, quarantine_of
+from lakehouse_assets.tables.sides import keeps_change_feed, quarantine_of, with_misfits
 
 
 def applies(work: Work, feed: Feed, plan: Plan, recipe: Recipe) -> bool:
@@ -38,36 +31,13 @@ def applies(work: Work, feed: Feed, plan: Plan, recipe: Recipe) -> bool:
     )
 
 
-class Aside:
-    """Rows that a verdict speaks against, in a temporary file."""
-
-    def __init__(self, columns: pa.Schema) -> None:
-        self._columns = pa.schema([field for field in columns if field.name not in (SUSPECT, KEPT_OUT)])
-        with spilling():
-            self._file: IO[bytes] = tempfile.TemporaryFile(prefix="lakehouse-aside-")
-            self._writer = pa.ipc.new_stream(self._file, self._columns)
-
-    def take(self, batch: pa.RecordBatch, names: list[str]) -> pa.RecordBatch:
-        """Set suspects aside; the columns `names` of the rows that go to the target."""
-        suspect = batch.column(SUSPECT)
-        if not pc.any(suspect).as_py():
-            return batch.select(names)
-        with spilling():
-            self._writer.write_batch(batch.filter(suspect).select(self._columns.names))
-        return batch.filter(pc.invert(batch.column(KEPT_OUT))).select(names)
-
-    @contextmanager
-    def held(self, engine: Engine) -> Iterator[Relation]:
-        """What was set aside, as a relation."""
-        with spilling():
-            self._writer.close()
-            self._file.seek(0)
-        with engine.held(engine.from_arrow(pa.ipc.open_stream(self._file))) as rows:
-            yield rows
-
-    def close(self) -> None:
-        """Forget the rows."""
-        self._file.close()
+def sorted_out(batch: pa.RecordBatch, aside: quarantine.Spool, columns: list[str], names: list[str]) -> pa.RecordBatch:
+    """Set the suspects of a batch aside, with `columns`; the columns `names` of the rows that go to the target."""
+    suspect = batch.column(SUSPECT)
+    if not pc.any(suspect).as_py():
+        return batch.select(names)
+    aside.add(batch.filter(suspect).select(columns))
+    return batch.filter(pc.invert(batch.column(KEPT_OUT))).select(names)
 
 
 def keep(work: Work, feed: Feed, plan: Plan, judged: Judged, misfits: quarantine.Spool | None) -> Outcome:
@@ -81,37 +51,27 @@ def keep(work: Work, feed: Feed, plan: Plan, judged: Judged, misfits: quarantine
     fit = evolution.settle(judged.schema, settled, evolution.mode_of(feed, plan), entity.table)
     target = target_of(work, entity, plan, fit.columns, change_feed=keeps_change_feed(work, entity))
     sifted = judged.sifted()
-    stage, aside, rows = engine.appender(target), Aside(engine.schema(sifted)), 0
+    kept = pa.schema([field for field in engine.schema(sifted) if field.name not in (SUSPECT, KEPT_OUT)])
+    stage, rows = engine.appender(target), 0
     try:
-        for batch in engine.batches(sifted):
-            rows += batch.num_rows
-            stage.write(evolution.widened(fit.batch(aside.take(batch, names)), target.schema))
-            work.progress(str(entity.table), rows)
-        with aside.held(engine) as suspects:
-            held = Held(suspects, suspects)
-            counts = judged.count(held, rows)
-            unfit = misfits.count if misfits else 0
-            commits: dict[TableName, Commit] = {}
-            box = quarantine_of(work, entity, fit.columns, judged.upstream, needed=counts.quarantined + unfit > 0)
-            if box is not None:
-                broken = judged.broken(held, quarantine.BATCH_COLUMNS, quarantine.params(plan))
-                broken = padded(engine, broken, box.schema)
-                if misfits and unfit:
-                    unfitting = misfits.reader(engine.schema(broken), plan)
-                    broken = together(engine, broken, engine.from_arrow(unfitting))
-                commits[entity.table.quarantine] = engine.append(box, broken, plan.as_number)
-            commits[entity.table] = stage.commit(plan.as_number)
+        with quarantine.Spool(kept) as aside:
+            for batch in engine.batches(sifted):
+                rows += batch.num_rows
+                fitting = fit.batch(sorted_out(batch, aside, kept.names, names))
+                stage.write(evolution.widened(fitting, target.schema))
+                work.progress(str(entity.table), rows)
+            with engine.held(engine.from_arrow(aside.taken())) as suspects:
+                held = Held(suspects, suspects)
+                counts = judged.count(held, rows)
+                unfit = misfits.count if misfits else 0
+                commits: dict[TableName, Commit] = {}
+                box = quarantine_of(work, entity, fit.columns, judged.upstream, needed=counts.quarantined + unfit > 0)
+                if box is not None:
+                    broken = judged.broken(held, quarantine.BATCH_COLUMNS, quarantine.params(plan))
+                    broken = with_misfits(engine, padded(engine, broken, box.schema), misfits, plan)
+                    commits[entity.table.quarantine] = engine.append(box, broken, plan.as_number)
+                commits[entity.table] = stage.commit(plan.as_number)
     except BaseException:
         stage.discard()
         raise
-    finally:
-        aside.close()
-    return Outcome(
-        plan,
-        commits,
-        counts.rows_in + unfit,
-        counts.valid,
-        counts.quarantined + unfit,
-        counts.dropped,
-        counts.verdicts,
-    )
+    return counts.outcome(plan, commits, unfit)
