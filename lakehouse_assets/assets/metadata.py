@@ -239,7 +239,7 @@ def of_source(found: Look, now: dt.datetime) -> dict[str, Any]:
         facts["last_batch"] = found.last.number
         facts["lag_seconds"] = round(age, 1) if found.is_behind else 0.0
     if found.lag is not None:
-        facts["lag"] = sum(found.lag.values())
+        facts["lag"] = found.waiting
         facts["lag_by_part"] = dg.MetadataValue.json(dict(found.lag))
     return facts
 

@@ -211,7 +211,7 @@ def _observe(work: Work, destination: Destination, context: dg.AssetExecutionCon
             context.log.warning(f"{source_key(feed).to_user_string()} could not be observed: {error}")
             waiting.append(None)
             continue
-        waiting.append(None if found.lag is None else sum(found.lag.values()))
+        waiting.append(found.waiting)
         context.log_event(dg.AssetObservation(source_key(feed), metadata=metadata.of_source(found, work.clock())))
     told = [count for count in waiting if count is not None]
     return sum(told) if told and len(told) == len(waiting) else None

@@ -43,6 +43,11 @@ class Look:
         return self.last is not None and self.last.number > self.number
 
     @property
+    def waiting(self) -> int | None:
+        """How much is still to be read; `None` where the source cannot tell."""
+        return None if self.lag is None else sum(self.lag.values())
+
+    @property
     def is_behind(self) -> bool:
         """Whether a refresh would have something to do."""
         return self.interrupted or self.last is None or dict(self.last.end) != self.latest

@@ -20,6 +20,7 @@ from lakehouse_assets.assets.step import Destination
 from lakehouse_assets.assets.watch import look
 from lakehouse_assets.entities.model import TableName
 from lakehouse_assets.errors import LakehouseError
+from lakehouse_assets.sources.kafka_options import topic_of
 
 if TYPE_CHECKING:
     from lakehouse_assets.tables.base import Work
@@ -35,15 +36,10 @@ def build_lag_sensors(
     """A sensor for each topic that a catalog lands."""
     topics: dict[str, list[Destination]] = {}
     for made in written.values():
-        for topic in dict.fromkeys(topic_of(feed.read_options, feed.source) for feed in made.feeds
+        for topic in dict.fromkeys(topic_of(feed) for feed in made.feeds
                                    if feed.source_format == "kafka"):  # fmt: skip
             topics.setdefault(topic, []).append(made)
     return [_sensor(project, topic, made, status) for topic, made in sorted(topics.items())]
-
-
-def topic_of(options: Mapping[str, str], source: str) -> str:
-    """The topic that an entity reads."""
-    return options.get("subscribe", source).strip()
 
 
 def _sensor(
@@ -91,10 +87,10 @@ def _told(
     """What is new to tell of the feeds of a table that read the topic."""
     waiting, moved = 0, False
     for feed in made.feeds:
-        if feed.source_format != "kafka" or topic_of(feed.read_options, feed.source) != topic:
+        if feed.source_format != "kafka" or topic_of(feed) != topic:
             continue
         found = look(work, feed, describe=True)
-        count = sum((found.lag or {}).values())
+        count = found.waiting or 0
         waiting += count
         if seen.get(feed.entity_id) != count:
             seen[feed.entity_id], moved = count, True

@@ -15,6 +15,7 @@ import dagster as dg
 
 from lakehouse_assets.assets.resources import Project
 from lakehouse_assets.entities.model import Entity
+from lakehouse_assets.sources.kafka_options import topic_of
 
 NAME = "produce_prices"
 _OF_BROKER = ("kafka.security.", "kafka.sasl.", "kafka.ssl.", "kafka.api.")
@@ -77,7 +78,7 @@ def arguments(entity: Entity, config: ProduceConfig) -> Sequence[str]:
 def _arguments(entity: Entity, config: ProduceConfig) -> Iterator[str]:
     options = entity.read_options
     yield from ("--bootstrap-servers", options.get("kafka.bootstrap.servers", ""))
-    yield from ("--topic", options.get("subscribe", entity.source).strip())
+    yield from ("--topic", topic_of(entity))
     for name, value in options.items():
         if name.startswith(_OF_BROKER):
             yield from ("--option", f"{name}={value}")

@@ -9,8 +9,6 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -79,18 +77,10 @@ def demo(directory: Path, days: float, fresh: bool) -> None:
     No network, no server, no JVM: the broker is librdkafka's mock cluster, a stand-in in this process. A second demo
     goes on with what the first one built.
     """
-    with mock_broker() as broker:
+    from lakehouse_assets.simulators.kafka_mock import mock_client
+
+    with mock_client(os.environ, TOPIC) as broker:
         _demo(directory, days, fresh, broker)
-
-
-@contextmanager
-def mock_broker() -> Iterator[Client]:
-    """How a broker that lives as long as the block is reached."""
-    from lakehouse_assets.simulators.kafka_client import client_of
-    from lakehouse_assets.simulators.kafka_mock import VERSION, mock_cluster
-
-    with mock_cluster() as address:
-        yield client_of({"kafka.bootstrap.servers": address, "kafka.api.version": VERSION}, os.environ, TOPIC)
 
 
 def _demo(directory: Path, days: float, fresh: bool, broker: Client) -> None:
@@ -179,6 +169,7 @@ def _draw(work: Work, path: Path) -> None:
 def _work(database: Path, lake: Path, broker: Client) -> Work:
     from lakehouse_assets.entities.catalog import load_catalog
     from lakehouse_assets.settings import PACKAGED_CATALOG
+    from lakehouse_assets.simulators.kafka_mock import VERSION
     from lakehouse_assets.tables.base import open_work
 
     settings = open_settings(root=str(lake), catalog=PACKAGED_CATALOG, engine="embedded")
@@ -186,7 +177,7 @@ def _work(database: Path, lake: Path, broker: Client) -> Work:
         "LAKEHOUSE_SENSOR_DB": str(database),
         "LAKEHOUSE_KAFKA": broker.servers,
         "LAKEHOUSE_KAFKA_TOPIC": TOPIC,
-        "LAKEHOUSE_KAFKA_VERSION": ".".join(map(str, broker.kafka_python["api_version"])),
+        "LAKEHOUSE_KAFKA_VERSION": VERSION,
     }
     catalog = load_catalog(settings.catalog, {**os.environ, **given})
     return open_work(settings, catalog, os.environ)

@@ -149,15 +149,13 @@ def _with_prices(settings: Settings, environ: dict[str, str], opened: ExitStack)
     if settings.catalog != PACKAGED_CATALOG or KAFKA in environ:
         return environ
     from lakehouse_assets.simulators.kafka import TOPIC, Production, produce
-    from lakehouse_assets.simulators.kafka_client import client_of
-    from lakehouse_assets.simulators.kafka_mock import VERSION, mock_cluster
+    from lakehouse_assets.simulators.kafka_mock import VERSION, mock_client
     from lakehouse_assets.simulators.kafka_prices import Selection
 
-    address = opened.enter_context(mock_cluster())
-    client = client_of({"kafka.bootstrap.servers": address, "kafka.api.version": VERSION}, environ, TOPIC)
+    client = opened.enter_context(mock_client(environ, TOPIC))
     summary = produce(Production(TOPIC, selection=Selection(rows=PRICES), faults=9), client)
     say(f"prices in a mock cluster: {summary}")
-    return {**environ, KAFKA: address, KAFKA_VERSION: VERSION}
+    return {**environ, KAFKA: client.servers, KAFKA_VERSION: VERSION}
 
 
 def _runnable(catalog: Catalog, tables: Sequence[TableName]) -> tuple[TableName, ...]:

@@ -26,7 +26,7 @@ from lakehouse_assets.simulators.kafka_client import SILENCE, Client, errors_map
 from lakehouse_assets.simulators.kafka_held import FAULT, HEADER, LIVE, Held, held
 from lakehouse_assets.simulators.kafka_prices import PACKAGED, Message, Selection, faults, read_rows, walk
 
-TOPIC, PARTITIONS, BROKER = "Stocks", 4, "127.0.0.1:9092"
+TOPIC, PARTITIONS = "Stocks", 4
 IN_FLIGHT = 10_000
 """Messages that are sent and not confirmed: what bounds the memory of a producer."""
 KEPT = {"retention.ms": "-1"}

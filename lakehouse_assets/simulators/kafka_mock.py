@@ -7,14 +7,22 @@ its own and no administration. What is proven with it is proven again with a rea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from lakehouse_assets.errors import SourceUnreachable
+from lakehouse_assets.simulators.kafka_client import Client, client_of
 
 VERSION = "2.0"
 """As which broker clients have to take it (`kafka.api.version`): it cannot be asked as newer ones are."""
 PARTITIONS = 4
+
+
+@contextmanager
+def mock_client(environ: Mapping[str, str], topic: str) -> Iterator[Client]:
+    """How a cluster that lives as long as the block is reached."""
+    with mock_cluster() as address:
+        yield client_of({"kafka.bootstrap.servers": address, "kafka.api.version": VERSION}, environ, topic)
 
 
 @contextmanager

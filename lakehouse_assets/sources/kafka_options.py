@@ -172,6 +172,11 @@ def _in_jaas(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+def topic_of(entity: Entity) -> str:
+    """The topic that an entity reads, as it is written."""
+    return entity.read_options.get("subscribe", entity.source).strip()
+
+
 def options_of(entity: Entity) -> KafkaOptions:
     """The options of an entity.
 
@@ -223,7 +228,7 @@ class _Reader:
         return found
 
     def topic(self) -> str:
-        found = self.given.get("subscribe", self.entity.source).strip()
+        found = topic_of(self.entity)
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", found):
             fix = "name one topic; declare one entity for each topic (several feeds may share a destination)"
             raise self._error("a feed reads one topic", found, ("letters, digits, '.', '_' and '-'",), fix)
