@@ -31,10 +31,9 @@ def scan(
         f"{literal(f.name)}: {{name: {literal(f.name)}, type: {literal(duckdb_type(f.type))}, default_value: NULL}}"
         for f in stored
     )
-    if not partition_by and as_is:
-        return f"SELECT {', '.join(quoted(f.name) for f in schema)} FROM read_parquet([{paths}])"
+    read = f"[{paths}]" if as_is else f"[{paths}], schema = MAP {{{columns}}}"
     if not partition_by:
-        return f"SELECT * FROM read_parquet([{paths}], schema = MAP {{{columns}}})"
+        return f"SELECT {', '.join(quoted(f.name) for f in schema)} FROM read_parquet({read})"
     if all(f.partition_values == files[0].partition_values for f in files):
         chosen = ", ".join(
             f"CAST({value(files[0].partition_values.get(f.name))} AS {duckdb_type(f.type)}) AS {quoted(f.name)}"
@@ -42,7 +41,7 @@ def scan(
             else quoted(f.name)
             for f in schema
         )
-        return f"SELECT {chosen} FROM read_parquet([{paths}], schema = MAP {{{columns}}})"
+        return f"SELECT {chosen} FROM read_parquet({read})"
     rows = ", ".join(
         "(" + ", ".join([literal(prefix + f.path), *(value(f.partition_values.get(p)) for p in partition_by)]) + ")"
         for f in files
@@ -55,7 +54,7 @@ def scan(
         for f in schema
     )
     return (
-        f"SELECT {chosen} FROM read_parquet([{paths}], schema = MAP {{{columns}}}, filename = '{_FILE}') d "
+        f"SELECT {chosen} FROM read_parquet({read}, filename = '{_FILE}') d "
         f'JOIN (VALUES {rows}) p({names}) ON d."{_FILE}" = p."{_PATH}"'
     )
 

@@ -48,7 +48,9 @@ if TYPE_CHECKING:
 
 
 LARGE_BYTES = 1 << 20
-"""The size from which a table's only file is worth several threads."""
+"""The size from which a file is worth several threads."""
+LARGE_FILES = 8
+"""As many files as DuckDB has too few of to read each in one thread; of more, none is looked into."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class EmbeddedEngine(Engine):
     @classmethod
     def of(cls, settings: Settings, storage: Storage) -> EmbeddedEngine:
         spill = checked_directory(settings.temp_directory)
+        if not os.environ.get("ARROW_DEFAULT_MEMORY_POOL"):
+            pa.set_memory_pool(pa.system_memory_pool())  # Arrow's own choice keeps a sixth more memory than is in use
         return cls(storage, memory_limit=settings.memory_limit, temp_directory=spill, threads=settings.threads)
 
     # tables
@@ -287,7 +291,8 @@ class EmbeddedEngine(Engine):
         if not files:
             return self.from_arrow(table.schema.empty_table())
         prefix = "" if is_local(table.uri) else self._reach(table.uri)
-        as_is = len(files) == 1 and files[0].size >= LARGE_BYTES and table.has_columns_of(files[0])
+        few = len(files) <= LARGE_FILES and max(file.size for file in files) >= LARGE_BYTES
+        as_is = few and all(table.has_columns_of(file) for file in files)
         return DuckRelation(scan(table.schema, table.partition_by, files, prefix, as_is=as_is), table.schema)
 
     def _describe(self, sql: str, inputs: Mapping[str, Input], original: str) -> pa.Schema:

@@ -151,7 +151,11 @@ class TableAt:
         with store_faults(self.uri, LakeError):
             found = pq.read_schema(file.path, filesystem=fs)
         stored = {f.name: f.type for f in found}
-        return all(f.name in stored and same_type(f.type, stored[f.name]) for f in self.schema)
+        return all(
+            f.name in stored and same_type(f.type, stored[f.name])
+            for f in self.schema
+            if f.name not in self.partition_by
+        )
 
     def rows(self) -> int | None:
         """Rows of this version from the files' statistics; `None` if a file has none."""

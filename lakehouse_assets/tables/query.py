@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lakehouse_assets.engines.base import OPERATION, Changes, Handle, Relation
+from lakehouse_assets.engines.base import OPERATION, Changes, Engine, Handle, Relation
 from lakehouse_assets.entities.model import Entity, TableName
 from lakehouse_assets.errors import ExpectationFailed
 from lakehouse_assets.lake.plans import Plan
@@ -18,6 +18,12 @@ from lakehouse_assets.sql.parse import parse_query, tables
 from lakehouse_assets.tables import view
 from lakehouse_assets.tables.base import Draft, Feed, Idle, Mode, Outcome, Work, target_of, upstream, with_comments
 from lakehouse_assets.tables.conformed import check_incarnation
+from lakehouse_assets.tables.rows import together
+
+FEW_KEYS = 8
+"""Keys of which the rows are compared, to tell whether most of a table differs."""
+MANY_ROWS = 50_000
+"""Rows of the touched keys from which that is worth asking."""
 
 
 def draft(work: Work, feed: Feed) -> Draft | Idle:
@@ -121,23 +127,49 @@ def _replace(
 
 
 def _merge(work: Work, entity: Entity, plan: Plan, target: Handle, rows: Relation, touched: Relation) -> Outcome:
-    """Only rows that differ are written: the new and changed ones, and deletes for those that vanished."""
+    """Only rows that differ are written: the new and changed ones, and deletes for those that vanished.
+
+    Where most of the table differs, writing it anew costs less than a merge and leaves the same rows.
+    """
     check_keys(work, entity, rows)
-    engine = work.engine
-    key, keys, columns = plan.recipe["key"], plan.recipe["keys"], engine.schema(rows).names
-    old = engine.query(_of_keys(key), {"rows": engine.read(target), "touched": touched})
+    engine, key, keys = work.engine, plan.recipe["key"], plan.recipe["keys"]
+    count, old = _count(work, rows), engine.read(target)
+    if count >= MANY_ROWS and _mostly_new(work, plan, old, rows, touched):
+        on = " AND ".join(f"rows.`{name}` <=> touched.`{name}`" for name in key)
+        others = engine.query(
+            f"SELECT rows.* FROM rows LEFT ANTI JOIN touched ON {on}", {"rows": old, "touched": touched}
+        )
+        commit = engine.replace(target, together(engine, rows, others), plan.as_number)
+    else:
+        old = engine.query(_of_keys(key), {"rows": old, "touched": touched})
+        with engine.held(_difference(engine, old, rows, keys)) as held:
+            commit = engine.merge(target, held, keys, plan.as_number)
+    return Outcome(plan, {entity.table: commit}, count, count)
+
+
+def _mostly_new(work: Work, plan: Plan, old: Relation, rows: Relation, touched: Relation) -> bool:
+    """Whether most rows of the table are of touched keys, and differ from what they become, as a few keys tell."""
+    engine, key = work.engine, plan.recipe["key"]
+    with engine.held(engine.query(f"SELECT * FROM touched LIMIT {FEW_KEYS}", {"touched": touched})) as few:
+        was, is_now = (engine.query(_of_keys(key), {"rows": some, "touched": few}) for some in (old, rows))
+        with engine.held(was) as was, engine.held(is_now) as is_now:
+            looked = max(_count(work, was), _count(work, is_now))
+            if 2 * _count(work, _difference(engine, was, is_now, plan.recipe["keys"])) < looked:
+                return False
+    return 2 * _count(work, engine.query(_of_keys(key), {"rows": old, "touched": touched})) >= _count(work, old)
+
+
+def _difference(engine: Engine, old: Relation, new: Relation, keys: Sequence[str]) -> Relation:
+    """What makes `new` of `old`: rows to write, and rows to delete."""
+    columns = engine.schema(new).names
     same = " AND ".join(f"n.`{name}` <=> o.`{name}`" for name in columns)
     gone = " AND ".join(f"n.`{name}` <=> o.`{name}`" for name in keys)
     chosen = ", ".join(f"`{name}`" for name in columns)
-    difference = engine.query(
+    return engine.query(
         f"SELECT {chosen}, 'u' AS {OPERATION} FROM new_rows AS n LEFT ANTI JOIN old_rows AS o ON {same} "
         f"UNION ALL SELECT {chosen}, 'd' AS {OPERATION} FROM old_rows AS o LEFT ANTI JOIN new_rows AS n ON {gone}",
-        {"new_rows": rows, "old_rows": old},
+        {"new_rows": new, "old_rows": old},
     )
-    with engine.held(difference) as held:
-        commit = engine.merge(target, held, keys, plan.as_number)
-    count = _count(work, rows)
-    return Outcome(plan, {entity.table: commit}, count, count)
 
 
 def check_keys(work: Work, entity: Entity, rows: Relation) -> None:

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lakehouse_assets.errors import ExpectationFailed
+from lakehouse_assets.tables import query
 from lakehouse_assets_tests.tables.lab import Lab
 
 FACTS = """
@@ -63,6 +64,35 @@ def test_a_refresh_by_key_writes_only_what_differs(tmp_path):
     assert outcome.plan.mode == "keys"
     assert (commit.rows_added, commit.rows_updated, commit.rows_removed) == (1, 1, 0)
     assert it.rows("gold.q") == [("a", 3, 0), ("b", 1, 2), (None, 1, 9)]
+
+
+def test_a_refresh_by_key_writes_a_table_anew_of_which_most_differs(tmp_path):
+    """A new value beside every row of most keys: the table is written anew, the rows of other keys stay, and none is lost."""
+    catalog = (
+        FACTS
+        + """
+  - entity_id: q
+    source: "SELECT k, d, v, max(v) OVER (PARTITION BY k) AS high FROM bronze.t"
+    source_format: sql
+    destination: gold.q
+    primary_keys: [k, v]
+    lakehouse: {refresh_key: [k]}
+"""
+    )
+    it = Lab(tmp_path / "lake", catalog)
+    keys = "abcdefghijkl"
+    it.feed("stream", batches([(key, 1, v) for v in range(query.MANY_ROWS // 10) for key in keys]))
+    it.run()
+    it.feed("stream", batches([(key, 2, query.MANY_ROWS) for key in keys[1:]]))
+    (_, outcome) = it.run()
+    commit = next(iter(outcome.commits.values()))
+    before, rows = query.MANY_ROWS // 10 * len(keys), it.rows("gold.q")
+    assert outcome.plan.mode == "keys"
+    assert (commit.rows_removed, commit.rows_added) == (before, before + len(keys) - 1)
+    assert len(rows) == before + len(keys) - 1
+    assert {(row[0], row[-1]) for row in rows} == {("a", query.MANY_ROWS // 10 - 1)} | {
+        (key, query.MANY_ROWS) for key in keys[1:]
+    }
 
 
 def test_a_key_that_leaves_the_result_is_deleted(tmp_path):
