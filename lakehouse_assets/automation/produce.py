@@ -49,7 +49,8 @@ def _job(entity: Entity) -> dg.JobDefinition:
         context.log.info(said)
 
     said = (
-        f"Send prices from a CSV file to the topic of {entity.table}; twice adds nothing. Nobody else may write there"
+        f"Send prices from a CSV file to the topic of {entity.table}; twice adds nothing. Nobody else may send rows "
+        "there meanwhile; made-up days (`lakehouse simulate kafka --live`, as in `make dev`) may go on"
     )
 
     @dg.job(name=NAME, description=said)

@@ -63,6 +63,7 @@ def validate(catalog: Path | None, form: str) -> None:
     settings = open_settings(catalog=catalog)
     try:
         loaded = open_catalog(settings)
+        _check_options(loaded)
     except CatalogError as error:
         if form == "json" and "faults" in error.facts:
             print_rows([_fault_row(fault) for fault in error.facts["faults"]], FAULTS, form)
@@ -73,6 +74,26 @@ def validate(catalog: Path | None, form: str) -> None:
     for table, feeds in loaded.destinations.items():
         if feeds[0].kind not in (*KINDS, "view"):
             say(f"note: {table} is a table of kind {feeds[0].kind!r}, which this version validates and does not run")
+
+
+def _check_options(catalog: Catalog) -> None:
+    """Raise `CatalogError` if a topic could not be opened with the options that its entity gives; none is opened."""
+    from lakehouse_assets.entities import yaml_lines
+    from lakehouse_assets.entities.catalog import TOP_KEY
+    from lakehouse_assets.entities.checks import Misfit
+    from lakehouse_assets.entities.faults import Place, refuse
+    from lakehouse_assets.sources.kafka_options import faults_of
+
+    documents = [(name, yaml_lines.read(text)) for name, text in sorted(catalog.files.items())]
+    places = [Place(name, doc, at) for name, doc in documents for at in range(len(doc.data[TOP_KEY] or ()))]
+    faults = []
+    for place, entity in zip(places, catalog.entities, strict=True):
+        for error in faults_of(entity) if entity.source_format == "kafka" and entity.is_enabled else ():
+            choices = tuple(map(str, error.choices))
+            misfit = Misfit(("read_options",), error.problem, error.value, choices, error.fix)
+            faults.append(place.fault(entity, misfit))
+    if faults:
+        raise refuse(faults)
 
 
 def _fault_row(fault: Any) -> dict[str, Any]:

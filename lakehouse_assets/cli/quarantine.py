@@ -5,7 +5,7 @@ What belongs here: arguments and printing. What does not: judging and weaving ro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,10 @@ REQUEUED = ("table", "asked", "woven", "still_broken", "unchanged")
 FIRST = ("_event", "_reasons")
 ASIDE = ("_upstream", "_raw", "_feed", "_batch", "_operation")
 """Columns of a quarantine that people are not shown; JSON and CSV have all."""
+RECEIVED = "received"
+"""What people are shown in their place: the values as they came, as far as the row does not show them."""
+LONGEST = 100
+"""Characters of such a value, for people."""
 MADE = ("null_key", "null_sequence", "ambiguous_sequence", "beyond_horizon")
 """Reasons that no rule names."""
 SHOWN = 100
@@ -100,9 +104,37 @@ def show(table: str, rule: str | None, limit: int | None, form: str, **where: An
         say(f"the first {most:,} rows are shown; --limit N shows more, --format csv shows all")
     columns = work.engine.schema(found).names
     columns = [*FIRST, *(column for column in columns if column not in FIRST)]
-    print_rows(rows, [c for c in columns if form != "table" or c not in ASIDE], form)
+    if form == "table":
+        rows = [{**row, RECEIVED: _received(row)} for row in rows]
+        columns = [column for column in columns if column not in ASIDE]
+        columns += [RECEIVED] if any(row[RECEIVED] for row in rows) else []
+    print_rows(rows, columns, form)
     if not rows:
         say(f"no row of {name} is in quarantine" + (f" for {rule}" if rule else ""))
+
+
+def _received(row: Row) -> str | None:
+    """The row as it was received, shortened; of a typed one what its columns do not show."""
+    upstream, raw = row.get("_upstream"), row.get("_raw")
+    given = upstream if isinstance(upstream, Mapping) else {}
+    told = {
+        name: value
+        for name, value in given.items()
+        if value is not None and not name.startswith("_") and (name not in row or row[name] != value)
+    }
+    parts = [f"{name}: {_readable(value)}" for name, value in told.items()]
+    return ", ".join([*parts, *([_readable(raw)] if raw else [])]) or None
+
+
+def _readable(value: Any) -> str:
+    """A value in a few characters; bytes as text where they are UTF-8."""
+    text = cell(value)
+    if isinstance(value, bytes):
+        try:
+            text = value.decode()
+        except UnicodeDecodeError:
+            text = f"base64 {text}"
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 def _check(work: Work, table: TableName, rule: str | None) -> None:
@@ -115,7 +147,7 @@ def _check(work: Work, table: TableName, rule: str | None) -> None:
             choices=tables,
             fix="name one of these" if tables else "no table of this lake has one",
         )
-    if rule is None or rule in MADE or rule.startswith("cast_failed:"):
+    if rule is None or rule in MADE or rule.startswith(("cast_failed:", "malformed_json:")):
         return
     named = [row["reason"] for row in _counts(work, table)]
     named += [name for feed in work.catalog.destinations[table] for name in feed.expectations.rules]
@@ -229,13 +261,16 @@ def discard(table: str, ids: tuple[str, ...], form: str, **where: Any) -> None:
     work = open_lake(**where)
     name = table_of(work, table)
     _check(work, name, None)
-    before = _size(work, name)
+    count = _meant(work, name, ids)
     drop(work, name, ids)
-    print_rows([{"table": str(name), "discarded": before - _size(work, name)}], ("table", "discarded"), form)
+    print_rows([{"table": str(name), "discarded": count}], ("table", "discarded"), form)
 
 
-def _size(work: Work, table: TableName) -> int:
+def _meant(work: Work, table: TableName, ids: Sequence[str]) -> int:
+    """How many rows have these ids; with a contradiction more than these leave the quarantine."""
+    from lakehouse_assets.sql.expand import text_literal
     from lakehouse_assets.tables.corrections import quarantined
 
-    counted = work.engine.query("SELECT count(*) AS n FROM broken", {"broken": quarantined(work, table)})
+    meant = " OR ".join(f"startswith(_event, {text_literal(text)})" for text in ids)
+    counted = work.engine.query(f"SELECT count(*) AS n FROM broken WHERE {meant}", {"broken": quarantined(work, table)})
     return int(work.engine.rows(counted)[0]["n"])

@@ -26,6 +26,7 @@ RESERVED_SUFFIXES = ("_quarantine", "__changes", "__corrections", "__batches")
 """Endings of tables that stand beside a destination."""
 RESERVED_LAYER = "control"
 RESERVED_REASONS = ("null_key", "null_sequence", "ambiguous_sequence")
+RESERVED_PREFIXES = ("cast_failed", "malformed_json")
 _CLEAR_JAAS = re.compile(r"(?:passw\w*|secret|token)\s*=\s*\\?[\"']?(?!\$\{secret:|\{\{\s*secrets/)[^\s\"';]", re.I)
 _USER_INFO = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")
 
@@ -135,7 +136,7 @@ def _rules(entity: Entity) -> Iterator[Misfit]:
                     where, f"the rule {name!r} has the name of {seen[label]!r}", name, fix="give each rule its own name"
                 )
             seen.setdefault(label, name)
-            if name in RESERVED_REASONS or name.startswith("cast_failed"):
+            if name in RESERVED_REASONS or name.startswith(RESERVED_PREFIXES):
                 yield Misfit(where, f"{name!r} is a reason of the project's own", name, fix="choose another rule name")
     for name in entity.lakehouse.severity:
         if name not in entity.expectations.rules:

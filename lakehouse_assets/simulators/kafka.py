@@ -146,7 +146,9 @@ def _prepare(production: Production, client: Client) -> Held:
         _make_topic(production, client)
         return Held()
     rows = production.selection.mark(read_rows(production.csv))
-    return Held() if production.append else held(client, production.topic, production.name, rows)
+    if production.append:
+        return Held()
+    return held(client, production.topic, production.name, rows, alone=bool(production.live))
 
 
 def _make_topic(production: Production, client: Client) -> None:

@@ -20,6 +20,8 @@ HEADER = "simulated"
 FAULT, LIVE = b"fault", b"live"
 QUIET = 0.3
 """Seconds without a new message after which a topic counts as still: what a killed producer sent has landed."""
+PATIENCE = 3.0
+"""Seconds to wait for such a moment: where made-up days arrive all the time there is none."""
 MOST = 5_000
 """Messages of a partition that are kept in memory, about."""
 READING = {
@@ -52,7 +54,7 @@ class Held:
     live: dict[bytes | None, bytes] = field(default_factory=dict)
 
 
-def held(client: Client, topic: str, name: str, rows: Iterable[tuple[Row, bool]]) -> Held:
+def held(client: Client, topic: str, name: str, rows: Iterable[tuple[Row, bool]], *, alone: bool = False) -> Held:
     """Hold a topic against the rows of a file: for each key it has to hold rows in their order, none left out.
 
     One message of each partition is at hand at a time, and the rows pass once: where one equals a message at hand, the
@@ -63,9 +65,10 @@ def held(client: Client, topic: str, name: str, rows: Iterable[tuple[Row, bool]]
         topic: one that is there.
         name: of the file, for messages.
         rows: all rows of the file, in order, and whether each is to be sent.
+        alone: whether nobody else may make up days meanwhile either; these are no rows, so they hide none.
 
     Raises:
-        SourceBusy: somebody is writing to the topic.
+        SourceBusy: somebody is writing rows to the topic, or `alone` anything.
         SourceError: it holds something else, or later rows without earlier ones, or has lost its first messages.
         SourceUnreachable: the broker does not answer.
     """
@@ -88,6 +91,7 @@ def held(client: Client, topic: str, name: str, rows: Iterable[tuple[Row, bool]]
             elif meant:
                 skipped.setdefault(key, row)
         log.refuse_rest(name)
+        log.refuse_others(alone)
         return log.held
     finally:
         consumer.close()
@@ -141,19 +145,26 @@ class _Log:
         return True
 
     def refuse_rest(self, name: str) -> None:
-        """What is at hand when the rows have ended is none of them; and nobody may have written meanwhile."""
+        """What is at hand when the rows have ended is none of them."""
         for message, (number, *_) in self._heads.items():
             where = f"offset {self._queues[number][0].offset()} of partition {number}"
             text = (message.value or b"").decode(errors="replace")
             problem = f"topic {self._topic!r} holds something else than the rows of {name}, in their order, at {where}"
             raise SourceError(problem, value=text[:200], choices=CHOICES, fix="choose one")
-        if self._now() != self._ends:
-            raise self._busy()
+
+    def refuse_others(self, alone: bool) -> None:
+        """Of what came since this was made, nothing but made-up days; these go on with what they hold."""
+        faults, before = self.held.faults, self._ends
+        self._ends = self._now()
+        for number in self._parts if self._ends != before else ():
+            self._advance(number)
+        if self._heads or self.held.faults != faults or (alone and self._ends != before):
+            raise self._busy(alone)
 
     def _advance(self, number: int) -> None:
         """Bring the next message of a partition to hand; those that were made up are counted and passed over."""
         queue = self._queues[number]
-        while queue or self._read_to[number] < self._ends[number]:
+        while self._until(number) < self._ends[number]:
             if not queue:
                 self._read(number)
             elif marked := dict(queue[0].headers() or ()).get(HEADER):
@@ -164,6 +175,11 @@ class _Log:
             else:
                 self._heads.setdefault(Message(queue[0].key(), queue[0].value()), []).append(number)
                 return
+
+    def _until(self, number: int) -> int:
+        """The offset of the next message of a partition, or the one up to which it is read."""
+        queue = self._queues[number]
+        return int(queue[0].offset()) if queue else self._read_to[number]
 
     def _read(self, number: int) -> None:
         """Read until a partition has a message at hand, or is read; others come along, up to a limit."""
@@ -193,8 +209,7 @@ class _Log:
             self._read_to[number] = max(self._read_to[number], offset)
         else:
             self._read_to[number] = offset + 1
-            if offset < self._ends[number]:
-                self._queues[number].append(message)
+            self._queues[number].append(message)
 
     def _offsets(self, which: Any) -> dict[int, int]:
         asked = self._admin.list_offsets(dict.fromkeys(self._parts.values(), which), request_timeout=SILENCE)
@@ -206,16 +221,20 @@ class _Log:
         return self._offsets(OffsetSpec.latest())
 
     def _still(self) -> dict[int, int]:
-        """The ends of the partitions, once they have not moved for a moment."""
+        """The ends of the partitions, once they have not moved for a moment, or do not come to rest."""
         ends = self._now()
-        deadline = time.monotonic() + SILENCE
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             time.sleep(QUIET)
             before, ends = ends, self._now()
             if ends == before:
-                return ends
-        raise self._busy()
+                break
+        return ends
 
-    def _busy(self) -> SourceBusy:
-        problem = f"somebody else is writing to topic {self._topic!r}"
-        return SourceBusy(problem, choices=CHOICES, fix="run this again when nobody does, or choose one")
+    def _busy(self, alone: bool) -> SourceBusy:
+        what = "messages" if alone else "rows"
+        problem = f"somebody else is writing {what} to topic {self._topic!r}: which it lacks cannot be told meanwhile"
+        others = "another `lakehouse simulate kafka` or `produce_prices`" + (", --live too" if alone else "")
+        allowed = "" if alone else "; one that only makes up days (--live) may go on"
+        fix = f"let the other producer end ({others}{allowed}) and run this again: it goes on; or choose one"
+        return SourceBusy(problem, choices=CHOICES, fix=fix)

@@ -10,15 +10,15 @@ Messages that retention (or somebody) removed before they were read are never pa
 was lost into the quarantine. Offsets that never held a message of their own (compaction, markers of transactions,
 aborted transactions) are no loss. A NULL value (a tombstone) is a row as any other.
 
-What belongs here: positions, identity, loss. What does not: see `kafka_options.py` (options), `kafka_topic.py` (what a
-topic holds), `kafka_reader.py` (messages).
+What belongs here: identity, loss, what a batch reads. What does not: see `kafka_options.py` (options),
+`kafka_position.py` (offsets), `kafka_topic.py` (what a topic holds), `kafka_reader.py` (messages).
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -35,14 +35,23 @@ from lakehouse_assets.sources.base import (
     Source,
 )
 from lakehouse_assets.sources.kafka_options import EARLIEST, LATEST, options_of
+from lakehouse_assets.sources.kafka_position import (
+    LOST,
+    begin_of,
+    between,
+    bounded,
+    by_part,
+    lost_spans,
+    offsets_of,
+    place_of,
+    position_of,
+)
 from lakehouse_assets.sources.kafka_reader import COLUMNS, FIRST_MS, LAST_MS, Messages, expired_fix
 from lakehouse_assets.sources.kafka_topic import NO_TOPIC_ID, Look, Offsets, Topic
 
 if TYPE_CHECKING:
     from lakehouse_assets.entities.model import Entity
 
-LOST = "lost"
-"""The key of a start position under which the offsets stand that were lost before it: `{"0": [17, 25]}`."""
 OFFSETS_LOST = "offsets_lost"
 """The reason of a row of the quarantine that stands for lost offsets, `from` (inclusive) `to` (exclusive)."""
 
@@ -93,12 +102,12 @@ class KafkaSource(Source):
             raise self._another(past.last, str(self._verified), look.id)
         self._seen = look.id
         start = self._started(look) if past.last is None else self._resumed(past.last, look)
-        known = _offsets(start)
+        known = offsets_of(start)
         begin = {part: known.get(part, 0) for part in look.end}
         end = {part: max(offset, begin[part]) for part, offset in look.end.items()}
-        bounded = _bounded(begin, end, self._options.most)
-        self._cut = _position(bounded) if bounded != end else None
-        return _position(bounded)
+        until = bounded(begin, end, self._options.most)
+        self._cut = position_of(until) if until != end else None
+        return position_of(until)
 
     def more(self, past: Past, end: Position) -> bool:
         """Whether `latest`, when it said `end`, saw offsets behind it."""
@@ -119,9 +128,9 @@ class KafkaSource(Source):
     def holds(self, start: Position, end: Position) -> bool:
         """Whether every message of the range that was there when it was planned can still be read."""
         look = self._topic.look()
-        begin = _offsets(start)
+        begin = offsets_of(start)
         return all(look.first.get(part, 0) <= begin.get(part, 0) or begin.get(part, 0) == offset
-                   for part, offset in _offsets(end).items())  # fmt: skip
+                   for part, offset in offsets_of(end).items())  # fmt: skip
 
     def read(self, start: Position, end: Position) -> Iterator[Batch]:
         """The messages of a range, and a row for each range of offsets that was lost before it.
@@ -133,7 +142,7 @@ class KafkaSource(Source):
             yield misfits
         identity = self._verified or self._topic.identity()
         self._topic.close()  # it would lie idle meanwhile
-        messages = Messages(self._options, self.entity.destination, self._stream, _begin(start, end), _offsets(end))
+        messages = Messages(self._options, self.entity.destination, self._stream, begin_of(start, end), offsets_of(end))
         try:
             yield from messages.batches()
         except (FeedExpired, SourceBusy, SourceMissing) as error:
@@ -143,11 +152,11 @@ class KafkaSource(Source):
 
     def frame(self, start: Position, end: Position) -> Frame:
         """The range for Spark's own reader."""
-        topic, begin = self._options.topic, _begin(start, end)
+        topic, begin = self._options.topic, begin_of(start, end)
         options = {
             **self._options.of_spark(os.environ),
-            "startingOffsets": json.dumps({topic: _position(begin)}),
-            "endingOffsets": json.dumps({topic: _position(_offsets(end))}),
+            "startingOffsets": json.dumps({topic: position_of(begin)}),
+            "endingOffsets": json.dumps({topic: position_of(offsets_of(end))}),
             "includeHeaders": "true",
             "failOnDataLoss": "true",
         }
@@ -171,7 +180,7 @@ class KafkaSource(Source):
         identity, ends = self._topic.heights()
         if identity != recorded:
             raise self._another(position, recorded, identity)
-        for part, offset in _offsets(position).items():
+        for part, offset in offsets_of(position).items():
             end = ends.get(part)
             if end is None or end < offset:
                 raise self._another(position, recorded, identity, part, end)
@@ -182,10 +191,41 @@ class KafkaSource(Source):
         """Offsets that were lost since the last batch, and that the next one marks."""
         if past.last is None or not self._marks:
             return []
+        return self._told(self.resume(past.last))
+
+    def left(
+        self, start: Position, end: Position, kept: Iterable[tuple[str | None, str | None]], *, told: bool
+    ) -> tuple[Position, list[Notice]]:
+        """Where what is left of a range starts, of which a part was kept: behind offsets lost since, which it names.
+
+        Args:
+            kept: rows of the range that are kept, whatever was lost: `_position`, or where it is NULL the row as text.
+            told: whether a row stands for each loss that `start` names.
+
+        Raises:
+            FeedExpired: messages were lost, and the entity does not say to go on.
+        """
+        first, begin = self._topic.look().first, begin_of(start, end)
+        gone = {part: min(first.get(part, 0), to) for part, to in offsets_of(end).items()}
+        gone = {part: to for part, to in gone.items() if to > begin[part]}
+        places: dict[int, set[int]] = {part: set() for part in gone}
+        for part, offset in map(place_of, kept):
+            if part in gone and begin[part] <= offset < gone[part]:
+                places[part].add(offset)
+        lost = {part: between(begin[part], to, places[part]) for part, to in gone.items()}
+        lost = {part: spans for part, spans in lost.items() if spans}
+        if lost and not self._marks:
+            raise self._expired(lost)
+        notices = self._told({LOST: by_part(lost)})
+        before = {} if told else {int(part): spans for part, spans in start.get(LOST, {}).items()}
+        lost = {part: before.get(part, []) + lost.get(part, []) for part in before | lost}
+        return position_of(begin | gone) | ({LOST: by_part(lost)} if lost else {}), notices
+
+    def _told(self, start: Position) -> list[Notice]:
         return [
             Notice(OFFSETS_LOST, f"{self._options.topic}: the offsets {first} to {last - 1} of partition {part} were "
                    "removed before they were read")
-            for part, (first, last) in self.resume(past.last).get(LOST, {}).items()
+            for part, first, last in lost_spans(start)
         ]  # fmt: skip
 
     def losses(self, past: Past) -> list[Notice]:
@@ -193,10 +233,10 @@ class KafkaSource(Source):
         if (first := past.first()) is None:
             return []
         look = self._topic.look()
-        name, begin, now = self._options.topic, _offsets(first), _offsets(self._started(look))
+        name, begin, now = self._options.topic, offsets_of(first), offsets_of(self._started(look))
         if past.incarnation not in (None, look.id):
             return [Notice("pruned", f"{name} is another topic now, without the messages of the old one")]
-        read = _offsets(past.last or first)
+        read = offsets_of(past.last or first)
         if missing := sorted(set(read) - set(now)):
             return [Notice("pruned", f"{name} no longer has partition {', '.join(map(str, missing))}")]
         gone = {part: now[part] for part, end in read.items() if min(now[part], end) > begin.get(part, 0)}
@@ -213,14 +253,14 @@ class KafkaSource(Source):
             "topic_id": look.id,
             "partitions": len(look.end),
             "messages": sum(look.end.values()) - sum(look.first.values()),
-            "first_offsets": _position(look.first),
-            "end_offsets": _position(look.end),
+            "first_offsets": position_of(look.first),
+            "end_offsets": position_of(look.end),
         }
 
     def lag(self, position: Position | None) -> dict[str, int]:
         """How many offsets of each partition are still there to be read after `position`."""
         look = self._topic.look()
-        begin = _offsets(position) if position is not None else _offsets(self._started(look))
+        begin = offsets_of(position) if position is not None else offsets_of(self._started(look))
         return {str(part): max(end - max(begin.get(part, 0), look.first[part]), 0) for part, end in look.end.items()}
 
     def close(self) -> None:
@@ -230,7 +270,7 @@ class KafkaSource(Source):
     def _started(self, look: Look) -> Position:
         """The start, found once: what is latest moves on while a batch is drafted."""
         if self._first is None:
-            self._first = _position(self._starts(look))
+            self._first = position_of(self._starts(look))
         return dict(self._first)
 
     def _starts(self, look: Look) -> Offsets:
@@ -264,20 +304,24 @@ class KafkaSource(Source):
         return found
 
     def _resumed(self, position: Position, look: Look) -> Position:
-        begin = _offsets(position)
+        begin = offsets_of(position)
         lost = {part: [begin.get(part, 0), first] for part, first in look.first.items() if first > begin.get(part, 0)}
         if lost and not self._marks:
-            told = ", ".join(f"{part} from {first} to {last - 1}" for part, (first, last) in lost.items())
-            raise FeedExpired(
-                f"{self.entity.destination}: offsets of the topic {self._options.topic!r} were removed before they "
-                f"were read: partition {told}",
-                fix=expired_fix(self.entity.destination),
-            )
-        start = _position(begin | {part: last for part, (_, last) in lost.items()})
+            raise self._expired(lost)
+        start = position_of(begin | {part: last for part, (_, last) in lost.items()})
         if lost:
-            start[LOST] = {str(part): span for part, span in sorted(lost.items())}
+            start[LOST] = by_part(lost)
         self._resumes = dict(position), start
         return dict(start)
+
+    def _expired(self, lost: Mapping[int, list[int]]) -> FeedExpired:
+        spans = lost_spans({LOST: lost})
+        told = ", ".join(f"{part} from {first} to {last - 1}" for part, first, last in spans)
+        return FeedExpired(
+            f"{self.entity.destination}: offsets of the topic {self._options.topic!r} were removed before they "
+            f"were read: partition {told}",
+            fix=expired_fix(self.entity.destination),
+        )
 
     def _lost(self, start: Position) -> Batch | None:
         """The rows that stand for lost offsets."""
@@ -290,7 +334,7 @@ class KafkaSource(Source):
                 "_position": f"{part}:{first}",
                 "_source": self._stream,
             }
-            for part, (first, last) in start[LOST].items()
+            for part, first, last in lost_spans(start)
         ]
         none = pa.schema([*COLUMNS, *ROW_FIELDS])
         empty = pa.RecordBatch.from_pylist([], schema=none)
@@ -314,7 +358,7 @@ class KafkaSource(Source):
         seen = f"its id was {recorded}, now it is {found}: it was deleted and made again, or subscribe names another "
         seen += "topic now"
         if part is not None:
-            seen = f"partition {part} was read up to offset {_offsets(position)[part]}, "
+            seen = f"partition {part} was read up to offset {offsets_of(position)[part]}, "
             seen += "and is no longer there" if end is None else f"and now it ends at {end}"
             if found.startswith(NO_TOPIC_ID):
                 seen += " (the broker gives topics no id, so it may be another topic of that name)"
@@ -327,31 +371,3 @@ class KafkaSource(Source):
             f"bring the old topic back",
             position=position,
         )
-
-
-def _offsets(position: Mapping[str, Any]) -> Offsets:
-    return {int(part): offset for part, offset in position.items() if part != LOST}
-
-
-def _begin(start: Position, end: Position) -> Offsets:
-    """The first offset of each partition of a range: a partition that the start does not know is new."""
-    known = _offsets(start)
-    return {part: known.get(part, 0) for part in _offsets(end)}
-
-
-def _position(offsets: Offsets) -> Position:
-    return {str(part): offset for part, offset in sorted(offsets.items())}
-
-
-def _bounded(begin: Offsets, end: Offsets, most: int | None) -> Offsets:
-    """The end of a batch of at most `most` offsets, shared out by what each partition holds, the rest in order."""
-    there = {part: end[part] - begin[part] for part in end}
-    total = sum(there.values())
-    if most is None or total <= most:
-        return end
-    share = {part: most * count // total for part, count in there.items()}
-    left = most - sum(share.values())
-    for part, count in there.items():
-        more = min(left, count - share[part])
-        share[part], left = share[part] + more, left - more
-    return {part: begin[part] + share[part] for part in end}

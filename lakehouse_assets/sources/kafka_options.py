@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -202,6 +202,32 @@ def options_of(entity: Entity) -> KafkaOptions:
         timeout=(reader.number("kafkaConsumer.pollTimeoutMs") or 120_000) / 1000,
         version=reader.version(),
     )
+
+
+def faults_of(entity: Entity) -> list[SettingsError]:
+    """Everything that is wrong with the options of an entity, as errors; no broker is asked, no secret resolved."""
+    reader = _Reader(entity)
+    judged: tuple[Callable[[], object], ...] = (
+        reader.refuse_unknown,
+        reader.servers,
+        reader.topic,
+        reader.start,
+        lambda: reader.number("maxOffsetsPerTrigger"),
+        lambda: reader.one_of("kafka.isolation.level", _ISOLATION),
+        lambda: reader.one_of("kafka.sasl.mechanism", _MECHANISMS),
+        lambda: reader.credentials(reader.one_of("kafka.security.protocol", _PROTOCOLS)),
+        lambda: reader.pem(_TRUST, _TYPES[0]),
+        lambda: reader.pem(_KEY, _TYPES[1]),
+        lambda: reader.number("kafkaConsumer.pollTimeoutMs"),
+        reader.version,
+    )
+    found: dict[str, SettingsError] = {}
+    for judge in judged:
+        try:
+            judge()
+        except SettingsError as error:
+            found.setdefault(str(error), error)
+    return list(found.values())
 
 
 class _Reader:

@@ -298,13 +298,18 @@ def target_of(work: Work, entity: Entity, plan: Plan, schema: pa.Schema, *, chan
         ConcurrentWriter: another batch was committed since the plan was made, so its range no longer fits.
     """
     handle = ensure(work, entity, entity.table, schema, change_feed=change_feed)
-    carried = handle.number(plan.feed.app_id)
+    check_next(entity, plan, handle)
+    return handle
+
+
+def check_next(entity: Entity, plan: Plan, target: Handle) -> None:
+    """Raise `ConcurrentWriter` if another batch was committed to `target` since the plan was made."""
+    carried = target.number(plan.feed.app_id)
     if plan.mode != "replace" and carried != plan.follows and carried < plan.number:
         raise ConcurrentWriter(
             f"{entity.table} carries batch {carried}, and plan {plan.number} follows batch {plan.follows}",
             fix="run again",
         )
-    return handle
 
 
 def new_fields(have: Iterable[pa.Field], wanted: Iterable[pa.Field]) -> list[pa.Field]:

@@ -38,7 +38,7 @@ from lakehouse_assets.tables.history_events import History, revised
 from lakehouse_assets.tables.history_log import REFERS, Facts, of_taken
 from lakehouse_assets.tables.history_shape import event_columns, sequence_of
 from lakehouse_assets.tables.rows import padded, together
-from lakehouse_assets.tables.rules import UPSTREAM, Judged, Recipe
+from lakehouse_assets.tables.rules import FAILED, MALFORMED, UPSTREAM, Judged, Recipe
 
 FEED = "~corrections"
 """The feed under which the log numbers what people say."""
@@ -167,13 +167,16 @@ def _corrected(
     if given is None and not asked.patch:
         return facts
     said = given.schema.names if given is not None else list(assignments(asked.patch, columns))
-    return _with_failed_casts(work, facts, rows, {name.lower() for name in said}, columns)
+    lower = {name.lower() for name in said}
+    made = [FAILED + name for name in columns if name.lower() in lower]
+    made += [reason for reason, names in recipe.texts().items() if lower.issuperset(names)]
+    return _with_failed_casts(work, facts, rows, made)
 
 
-def _with_failed_casts(work: Work, facts: Relation, rows: Relation, said: set[str], columns: Sequence[str]) -> Relation:
-    """Corrected facts, of which a value that failed to be cast and that nobody gave is still missing."""
-    given = [f"reason <> {text_literal('cast_failed:' + name)}" for name in columns if name.lower() in said]
-    left = " AND ".join(["reason LIKE 'cast_failed:%'", *given])
+def _with_failed_casts(work: Work, facts: Relation, rows: Relation, made: Sequence[str]) -> Relation:
+    """Corrected facts, of which a value that could not be had and that nobody gave is still missing."""
+    given = [f"reason <> {text_literal(reason)}" for reason in made]
+    left = " AND ".join([f"(reason LIKE '{FAILED}%' OR reason LIKE '{MALFORMED}%')", *given])
     names = work.engine.schema(facts).names
     items = [
         "CASE WHEN size(f._reasons) = 0 THEN r._left ELSE f._reasons END AS _reasons"

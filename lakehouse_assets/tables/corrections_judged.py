@@ -27,7 +27,7 @@ from lakehouse_assets.tables.base import Work, feeding
 from lakehouse_assets.tables.conformed import upstream_of
 from lakehouse_assets.tables.corrections_given import Asked, assignments
 from lakehouse_assets.tables.corrections_kept import OF
-from lakehouse_assets.tables.rules import UPSTREAM, Judged, Recipe
+from lakehouse_assets.tables.rules import FAILED, UPSTREAM, Judged, Recipe
 from lakehouse_assets.tables.view import is_view
 
 WHY = "__reasons"
@@ -79,7 +79,7 @@ def judged_by_today(
         made, said = assignments(asked.patch, own.names), "correction: " + "; ".join(asked.patch)
     made = _typed(found, rows, made, own)
     items = [f"{made.get(f.name, quoted(f.name))} AS {quoted(f.name)}" for f in own]
-    items += [OF, UPSTREAM, f"{_unmade(own, made if given is None else {})} AS {_UNMADE}"]
+    items += [OF, UPSTREAM, f"{_unmade(found.entity, own, made if given is None else {})} AS {_UNMADE}"]
     sql = f"SELECT *, {EVENT} AS {OF} FROM rows"
     recipe = kept.rules_only(Recipe.of(found.entity), tuple(items))
     return Judged(found.work.engine, recipe, found.work.engine.query(sql, {"rows": rows})), own, said
@@ -196,11 +196,13 @@ def _judgeable(sql: str) -> str:
     return render(tree)
 
 
-def _unmade(own: pa.Schema, made: Mapping[str, str]) -> str:
-    """The reasons of a row that say that a column could not be made, without those of columns that are said."""
-    said = ", ".join(text_literal(f"cast_failed:{name}") for name in made if name in own.names)
-    others = f" AND NOT array_contains(array({said}), reason)" if said else ""
-    return f"filter(_reasons, reason -> startswith(reason, 'cast_failed:'){others})"
+def _unmade(entity: Entity, own: pa.Schema, made: Mapping[str, str]) -> str:
+    """As reasons, the columns of a row that could not be made, without those that are said."""
+    cases = []
+    for name, reasons in Recipe.of(entity).unmade(name for name in own.names if name not in made).items():
+        so = " OR ".join(f"array_contains(_reasons, {text_literal(reason)})" for reason in reasons)
+        cases.append(f"CASE WHEN {so} THEN {text_literal(FAILED + name)} END")
+    return f"filter(array({', '.join(cases) or 'CAST(NULL AS STRING)'}), reason -> reason IS NOT NULL)"
 
 
 def facts(work: Work, judged: Judged, columns: pa.Schema) -> Relation:
@@ -210,7 +212,7 @@ def facts(work: Work, judged: Judged, columns: pa.Schema) -> Relation:
         against.setdefault(name, []).append(flag)
     if _UNMADE in judged.schema.names:  # a value that did not fit its column, and nobody said another one
         for name in columns.names:
-            reason = f"cast_failed:{name}"
+            reason = FAILED + name
             unsaid = f"(array_contains({_UNMADE}, {text_literal(reason)}) AND {quoted(name)} IS NULL)"
             against.setdefault(reason, []).append(unsaid)
     cases = ", ".join(f"CASE WHEN {' OR '.join(so)} THEN {text_literal(name)} END" for name, so in against.items())

@@ -9,7 +9,7 @@ What belongs here: ids, that table, following it, replaying it. What does not: m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -271,7 +271,8 @@ def _gone(engine: Engine, said: Relation) -> Relation:
 def _mended(engine: Engine, judged: Judged, rows: Relation, said: Relation) -> Relation:
     """Corrected rows, one for each id (`OF`), in the columns of the batch: those that keep its rules."""
     have = {f.name.lower(): f for f in engine.schema(said)}
-    fits = [(f.name, *_column(have.get(f.name.lower()), f)) for f in judged.schema]
+    unmade = judged.recipe.unmade(judged.schema.names)
+    fits = [(f.name, *_column(have.get(f.name.lower()), f, unmade[f.name])) for f in judged.schema]
     items = [f"{sql} AS {quoted(name)}" for name, sql, _ in fits]
     items += [f"c.{EVENT} AS {OF}", f"q.{UPSTREAM}"]
     one = f"SELECT *, row_number() OVER (PARTITION BY {EVENT} ORDER BY _batch) AS __n FROM rows"
@@ -286,13 +287,13 @@ def _mended(engine: Engine, judged: Judged, rows: Relation, said: Relation) -> R
     return engine.query(sql, {"judged": again.relation})
 
 
-def _column(have: pa.Field | None, wanted: pa.Field) -> tuple[str, str]:
+def _column(have: pa.Field | None, wanted: pa.Field, unmade: Sequence[str]) -> tuple[str, str]:
     """A column of a corrected row `c`, and the condition that it has one.
 
     What the correction does not know, because the select list has gained it since, is as received (`q`).
     """
-    made, unfit = f"q.{quoted(wanted.name)}", text_literal(f"cast_failed:{wanted.name}")
-    made_fits = f"NOT array_contains(q._reasons, {unfit})"
+    made = f"q.{quoted(wanted.name)}"
+    made_fits = " AND ".join(f"NOT array_contains(q._reasons, {text_literal(reason)})" for reason in unmade)
     if have is None:
         return made, made_fits
     sql, fits = _fitting(have, wanted.type, "c.")

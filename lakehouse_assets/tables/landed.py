@@ -8,8 +8,9 @@ What does not belong here: how a source is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Protocol, runtime_checkable
 
 import pyarrow as pa
 
@@ -17,16 +18,34 @@ from lakehouse_assets.engines.base import Relation
 from lakehouse_assets.entities.model import Entity
 from lakehouse_assets.errors import SourceMissing, TypeRefused
 from lakehouse_assets.lake.plans import Plan
-from lakehouse_assets.sources.base import ROW_FIELDS, Batch, Frame, Past, Source
+from lakehouse_assets.sources.base import ROW_FIELDS, Batch, Frame, Notice, Past, Position, Source
 from lakehouse_assets.sql.types import arrow_schema, ddl
 from lakehouse_assets.tables import conformed, evolution, quarantine, rescue, sides
-from lakehouse_assets.tables.base import Draft, Feed, Idle, Mode, Outcome, Work, target_of
-from lakehouse_assets.tables.rules import Recipe
+from lakehouse_assets.tables.base import Draft, Feed, Idle, Mode, Outcome, Work, check_next, target_of, upstream
+from lakehouse_assets.tables.rules import UPSTREAM, Recipe
 
 _TEXTS = ("csv", "json")
 """Formats whose fields can be kept as they are written."""
 INGESTED_AT = pa.field("_ingested_at", pa.timestamp("us", tz="UTC"))
 """When the batch was planned: the same at every replay."""
+KEPT = "kept"
+"""The key of a plan's recipe under which the number of an interrupted batch stands whose rows are in the quarantine:
+the plan makes what is left of that batch, and adds nothing to the quarantine but rows that stand for what was lost."""
+
+
+@runtime_checkable
+class Leaves(Protocol):
+    """A source that goes on with an interrupted batch when rows of its range are gone: their loss is told."""
+
+    def left(
+        self, start: Position, end: Position, kept: Iterable[tuple[str | None, str | None]], *, told: bool
+    ) -> tuple[Position, list[Notice]]:
+        """The start of what is left of a range, which names what was lost since.
+
+        Args:
+            kept: rows of the range that are kept: `_position`, or where it is NULL the row as text.
+            told: whether a row stands for each loss that `start` names.
+        """
 
 
 def draft(work: Work, feed: Feed) -> Draft | Idle:
@@ -55,16 +74,61 @@ def replayable(work: Work, feed: Feed, plan: Plan) -> bool:
         return source.holds(dict(plan.start), dict(plan.end))
 
 
+def left(work: Work, feed: Feed, plan: Plan, *, told: bool) -> tuple[Position, list[Notice]] | None:
+    """Where what is left of an interrupted plan starts whose rows are in the quarantine; `None`: it cannot be told.
+
+    Args:
+        told: whether the quarantine carries the number of the plan.
+    """
+    with work.open_source(feed.entity) as source:
+        if not isinstance(source, Leaves):
+            return None
+        source.verify(dict(plan.end), plan.incarnation)
+        return source.left(dict(plan.start), dict(plan.end), _kept(work, feed, plan), told=told)
+
+
+def _kept(work: Work, feed: Feed, plan: Plan) -> Iterator[tuple[str | None, str | None]]:
+    """The rows of an interrupted batch in the quarantine: their positions, or where they have none as received."""
+    box = upstream(work, feed.entity.table.quarantine)
+    received = box.schema.field(UPSTREAM).type if UPSTREAM in box.schema.names else pa.null()
+    is_there = pa.types.is_struct(received) and received.get_field_index("_position") >= 0
+    places = [f"{UPSTREAM}._position"] if is_there else []
+    places += ["_position"] if "_position" in box.schema.names else []
+    place = f"coalesce({', '.join([*places, 'CAST(NULL AS STRING)'])})"
+    rows = work.engine.query(
+        f"SELECT {place} AS place, CASE WHEN {place} IS NULL THEN _raw END AS text FROM box "
+        "WHERE _batch = :batch AND _quarantined_at = CAST(:planned_at AS TIMESTAMP)",
+        {"box": work.engine.read(box)},
+        {"batch": plan.recipe.get(KEPT, plan.number), "planned_at": plan.planned_at},
+    )
+    for batch in work.engine.batches(rows):
+        yield from zip(batch.column("place").to_pylist(), batch.column("text").to_pylist(), strict=True)
+
+
 def write(work: Work, feed: Feed, plan: Plan) -> Outcome:
     """Make the batch: quarantine first, target last."""
     with work.open_source(feed.entity) as source:
         source.verify(dict(plan.end), plan.incarnation)  # it may have been replaced since the plan was made
+        if KEPT in plan.recipe:
+            _tell_lost(work, feed, plan, source)
         rescues = Recipe.recorded(plan.recipe).rescue
         wider = _wider(work, feed.entity, plan) if rescues else feed.entity
         if wider is feed.entity:
             return _write(work, feed, plan, source)
     with work.open_source(wider) as source:
         return _write(work, feed, plan, source)
+
+
+def _tell_lost(work: Work, feed: Feed, plan: Plan, source: Source) -> None:
+    """Add to the quarantine what was lost, under the plan's number: so nothing else is added under it."""
+    if (target := work.engine.find(work.uri(feed.entity.table))) is not None:
+        check_next(feed.entity, plan, target)
+    box, start = upstream(work, feed.entity.table.quarantine), dict(plan.start)
+    with quarantine.Spool() as lost:
+        for batch in source.read(start, start):
+            if batch.misfits is not None:
+                lost.add(batch.misfits)
+        work.engine.append(box, work.engine.from_arrow(lost.reader(box.schema, plan)), plan.as_number)
 
 
 def _wider(work: Work, entity: Entity, plan: Plan) -> Entity:

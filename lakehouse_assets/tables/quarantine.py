@@ -1,8 +1,9 @@
 """The quarantine of a table: the rows that broke a rule or did not fit a column, with the reasons.
 
-Columns: those of the target as far as they could be made, `_reasons` (the names of the broken rules and
-`cast_failed:<column>`), `_upstream` (the row as received, typed), `_raw` (the row as received where it has no type:
-a JSON object of texts), `_batch` (the number of the plan) and `_quarantined_at`.
+Columns: those of the target as far as they could be made, `_reasons` (the names of the broken rules,
+`cast_failed:<column>`, or `malformed_json:<column>` in place of all that follows from a text that is no JSON),
+`_upstream` (the row as received, typed), `_raw` (the row as received where it has no type: a JSON object of texts),
+`_batch` (the number of the plan) and `_quarantined_at`.
 What does not belong here: deciding which rows are broken (`rules.py`).
 """
 

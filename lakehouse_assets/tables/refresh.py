@@ -120,8 +120,14 @@ class Opened:
 
 
 def preview(work: Work, table: TableName, *, rebuild: bool = False) -> Iterator[tuple[Feed, Plan | Draft | Idle]]:
-    """What `refresh` would do first, for each feed: replay a plan, make a draft, or nothing. Writes nothing."""
+    """What `refresh` would do first, for each feed: replay a plan, make a draft, or nothing. Writes nothing.
+
+    Raises:
+        SettingsError: an option of a source has a value that it cannot have, whatever waits to be replayed.
+    """
     for index, entity in enumerate(feeds_of(work, table)):
+        if entity.reads_outside and entity.source_format != "delta":
+            work.open_source(entity).close()  # it judges its options when it is made, and opens nothing
         opened = _open(work, entity, checked=not rebuild)
         feed = _rebuilt(opened.feed, index == 0) if rebuild else opened.feed
         waiting = None if rebuild else opened.pending
@@ -153,8 +159,8 @@ def _step(work: Work, entity: Entity) -> Outcome | None:
         feed = replace(feed, starts_over=_only_quarantine_left(work, feed))
     elif opened.pending.mode == "replace":
         feed = replace(feed, rebuild=opened.pending.rebuild, starts_over=True)
-    else:
-        _check_unkept(work, entity, opened.pending)
+    elif opened.pending.mode == "append" and _keeps_a_part(work, entity, opened.pending):
+        return _rest(work, feed, opened.pending, opened.ledger)
     draft = kind.draft(work, feed)
     if isinstance(draft, Idle):
         work.notify(entity, draft.notices)
@@ -185,14 +191,33 @@ def _carried_by_quarantine(work: Work, entity: Entity, name: FeedName) -> int:
     return box.number(name.app_id) if box is not None else 0
 
 
-def _check_unkept(work: Work, entity: Entity, plan: Plan) -> None:
-    """Raise `SourceError` if a part of an interrupted plan that can no longer be read was kept already."""
-    if plan.mode == "append" and _carried_by_quarantine(work, entity, plan.feed) >= plan.number:
+def _keeps_a_part(work: Work, entity: Entity, plan: Plan) -> bool:
+    """Whether rows of an interrupted batch are in the quarantine."""
+    return landed.KEPT in plan.recipe or _carried_by_quarantine(work, entity, plan.feed) >= plan.number
+
+
+def _rest(work: Work, feed: Feed, plan: Plan, ledger: Ledger) -> Outcome:
+    """Make what is left of an interrupted batch that keeps a part, as a batch of its own.
+
+    It has another number, so that a writer that stalled in the middle of the old one cannot mix with it.
+
+    Raises:
+        SourceError: the source cannot tell what is left.
+    """
+    told = _carried_by_quarantine(work, feed.entity, plan.feed) >= plan.number
+    found = landed.left(work, feed, plan, told=told)
+    if found is None:
         raise SourceError(
-            f"{entity.table}: batch {plan.number} was interrupted after its quarantine was written, and what it read "
-            "was rewritten since",
-            fix=f"rebuild the table: lakehouse run --full-refresh {entity.table}",
+            f"{feed.entity.table}: batch {plan.number} was interrupted after its quarantine was written, and what it "
+            "read was rewritten since",
+            fix=f"rebuild the table: lakehouse run --full-refresh {feed.entity.table}",
         )
+    start, notices = found
+    recipe = {**plan.recipe, landed.KEPT: plan.recipe.get(landed.KEPT, plan.number)}
+    (rest,) = ledger.record(replace(plan, number=plan.number + 1, start=start, recipe=recipe))
+    outcome = landed.write(work, feed, rest)
+    said = Notice("replayed", f"batch {plan.number} was interrupted; what is left of it was made as {rest.number}")
+    return replace(outcome, notices=(said, *notices, *outcome.notices), more=True)
 
 
 def _plan_rebuild(work: Work, feeds: Sequence[Entity]) -> None:
@@ -322,7 +347,7 @@ def _same_or_mended(work: Work, entity: Entity, plan: Plan, ledger: Ledger) -> P
     recipe = conformed.recipe_of(work, entity) if reads_table else Recipe.of(entity).record()
     if plan.recipe_hash == Plan.hash_of(recipe):
         return plan
-    if recipe.get("view") != plan.recipe.get("view") or _carried_by_quarantine(work, entity, plan.feed) >= plan.number:
+    if recipe.get("view") != plan.recipe.get("view") or _keeps_a_part(work, entity, plan):
         return plan
     return ledger.record(replace(plan, recipe=recipe))[0]
 

@@ -7,7 +7,8 @@ What does not belong here: where the rows come from and where they go.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.lake.values import Commit
 from lakehouse_assets.sql import casts
 from lakehouse_assets.sql.expand import quoted, text_literal
-from lakehouse_assets.sql.parse import parse_expression
+from lakehouse_assets.sql.parse import parse_expression, render
 from lakehouse_assets.tables.base import Outcome, Verdict
 
 EXAMPLES = 3
@@ -32,6 +33,8 @@ UPSTREAM = "_upstream"
 """The quarantine's column with the upstream row as received."""
 SUSPECT, KEPT_OUT = "__lakehouse_suspect", "__lakehouse_kept_out"
 """Flags of a row that is sifted: a verdict speaks against it; it does not go to the target."""
+FAILED, MALFORMED = "cast_failed:", "malformed_json:"
+"""Reasons that no rule names: a value did not fit the column that follows; the column that follows holds no JSON."""
 _EVENTS = ("sequence_by", "where", "apply_as_deletes", "apply_as_truncates")
 """The fields of `apply_changes` that look at one event."""
 _ACTIONS = ("expect_all", "expect_all_or_drop", "expect_all_or_fail")
@@ -107,20 +110,74 @@ class Recipe:
         read = {part.name.lower() for node in tree.find_all(exp.Column) for part in node.parts}
         return [name for name in upstream.names if name.lower() in read] or upstream.names
 
+    def texts(self) -> dict[str, list[str]]:
+        """The reasons that a text is no JSON -> the columns, in lower case, that the select list makes of it."""
+        found: dict[str, list[str]] = {}
+        for item in self.select:
+            for reason in _texts(item):
+                found.setdefault(reason, []).extend(name.lower() for name, _ in casts.cast_checks(item))
+        return found
+
+    def unmade(self, columns: Iterable[str]) -> dict[str, list[str]]:
+        """Column -> the reasons that say of a row that it has no value for it."""
+        texts = self.texts()
+        return {
+            name: [FAILED + name, *(reason for reason, made in texts.items() if name.lower() in made)]
+            for name in columns
+        }
+
     def listed(self) -> list[tuple[str, str, str]]:
         """(action, name, SQL) of every rule."""
         rules = self.rules or {}
         return [(action, name, sql) for action in _ACTIONS for name, sql in rules.get(action, {}).items()]
 
 
-def selection(recipe: Recipe, upstream: pa.Schema) -> tuple[str, list[str]]:
+@functools.lru_cache(maxsize=256)
+def _texts(item: str) -> Mapping[str, str]:
+    """The reasons that a text which a select item reads is no JSON -> the condition, in Spark SQL."""
+    found: dict[str, str] = {}
+    for node in parse_expression(item, "a select item").find_all(exp.Anonymous):
+        if str(node.this).lower() == "from_json" and node.expressions:
+            read = next(node.expressions[0].find_all(exp.Column), None)
+            if read is None or node.find_ancestor(exp.Lambda):  # it is not judged
+                continue
+            for _, condition in casts.cast_checks(render(node)):
+                reason = MALFORMED + ".".join(part.name for part in read.parts)
+                known = found.get(reason, condition)
+                found[reason] = known if known == condition else f"{known} OR {condition}"
+    return found
+
+
+def _text_flags(recipe: Recipe) -> dict[str, tuple[str, str]]:
+    """The flag that tells of a text which is no JSON -> the reason and the condition.
+
+    It is that of a cast which asks for nothing else, where there is one: to look twice is dear.
+    """
+    found: dict[str, dict[str, None]] = {}
+    for item in recipe.select:
+        for reason, condition in _texts(item).items():
+            found.setdefault(reason, {})[condition] = None
+    asked = {failed: i for i, (_, failed) in enumerate(c for item in recipe.select for c in casts.cast_checks(item))}
+    flags = {}
+    for i, (reason, conditions) in enumerate(found.items()):
+        condition = " OR ".join(conditions)
+        flags[f"_cast_{asked[condition]}" if condition in asked else f"_text_{i}"] = (reason, condition)
+    return flags
+
+
+def selection(recipe: Recipe, upstream: pa.Schema, *, texts: bool = False) -> tuple[str, list[str]]:
     """The Spark SQL that makes the columns out of `upstream`, and the columns that have casts.
 
     Beside the columns a row gets a flag `_cast_i` for each of these casts, and itself as received (`UPSTREAM`).
+
+    Args:
+        texts: the flags that tell of each reason of `recipe.texts()`, too.
     """
     checks = [check for item in recipe.select for check in casts.cast_checks(item)]
     items = [casts.tolerant(item) for item in recipe.select] or ["*"]
     items += [f"coalesce({failed}, false) AS _cast_{i}" for i, (_, failed) in enumerate(checks)]
+    flags = _text_flags(recipe).items() if texts else ()
+    items += [f"coalesce({malformed}, false) AS {flag}" for flag, (_, malformed) in flags if flag.startswith("_text_")]
     if UPSTREAM not in upstream.names:
         fields = ", ".join(f"{text_literal(name)}, {quoted(name)}" for name in upstream.names)
         items.append(f"named_struct({fields}) AS {UPSTREAM}")
@@ -153,7 +210,9 @@ class Judged:
         found = engine.schema(rows)
         self.upstream = found if upstream is None else upstream
         self._rules = recipe.listed()
-        selected, self._casts = selection(recipe, found)
+        selected, self._casts = selection(recipe, found, texts=True)
+        self._texts = {reason: flag for flag, (reason, _) in _text_flags(recipe).items()}
+        self._reasons = self._speaking()
         broken = [f"NOT coalesce(({sql}), false) AS _broken_{i}" for i, (_, _, sql) in enumerate(self._rules)]
         sql = f"SELECT {', '.join(['*', *broken])} FROM ({selected}) AS selected"
         self.relation = engine.query(sql, {"upstream": rows})
@@ -161,8 +220,33 @@ class Judged:
         self.schema = pa.schema([f for f in engine.schema(self.relation) if f.name not in hidden])
 
     def flags(self) -> list[str]:
-        """The columns of `relation` that tell of each cast and rule whether the row speaks against it."""
-        return [f"_cast_{i}" for i in range(len(self._casts))] + [f"_broken_{i}" for i in range(len(self._rules))]
+        """The columns of `relation` that tell of each text, cast and rule whether the row speaks against it."""
+        flags = [flag for flag in self._texts.values() if flag.startswith("_text_")]
+        flags += [f"_cast_{i}" for i in range(len(self._casts))]
+        return flags + [f"_broken_{i}" for i in range(len(self._rules))]
+
+    def _speaking(self) -> list[tuple[str, str, str]]:
+        """Condition on the flags, reason and action, of all that may speak against a row.
+
+        Where a text is no JSON, that is the reason: what is made of it, and the rules over that, are none of their own.
+        """
+        made, texts = self.recipe.texts(), dict[str, str]()
+        for reason, flag in self._texts.items():
+            reached = [f"_cast_{i}" for i, column in enumerate(self._casts) if column.lower() in made[reason]]
+            texts[reason] = flag if flag in reached else f"({flag} AND ({' OR '.join(reached)}))"
+
+        def unless(flag: str, read: set[str]) -> str:
+            behind = [texts[reason] for reason, columns in made.items() if not read.isdisjoint(columns)]
+            return f"({flag} AND NOT ({' OR '.join(behind)}))" if behind else flag
+
+        found = [(condition, reason, "cast") for reason, condition in texts.items()]
+        for i, column in enumerate(self._casts):
+            found.append((unless(f"_cast_{i}", {column.lower()}), FAILED + column, "cast"))
+        for i, (action, name, sql) in enumerate(self._rules):
+            looks = parse_expression(sql, f"rule {name!r}").find_all(exp.Column) if texts else ()
+            read = {part.name.lower() for node in looks for part in node.parts}
+            found.append((unless(f"_broken_{i}", set() if action == "expect_all_or_fail" else read), name, action))
+        return found
 
     @contextmanager
     def held(self, *, again: bool) -> Iterator[Held]:
@@ -199,14 +283,15 @@ class Judged:
         Raises:
             ExpectationFailed: a row broke an `expect_all_or_fail` rule.
         """
-        sums = [f"count_if({flag}) AS {flag}" for flag in self.flags()]
+        sums = [f"count_if({condition}) AS n_{i}" for i, (condition, *_) in enumerate(self._reasons)]
         fates = [f"count_if({self._quarantined()}) AS quarantined", f"count_if({self._dropped()}) AS dropped"]
         whole = self._sums(held.rows, ["count(*) AS rows_in"]) if rows is None else {"rows_in": rows}
         row = whole | self._sums(held.suspects, [*fates, *sums])
-        verdicts = [self._verdict(held, row, i, rule) for i, rule in enumerate(self._rules)]
+        verdicts = [self._verdict(held, row, i) for i, (*_, action) in enumerate(self._reasons) if action != "cast"]
         verdicts += [
-            Verdict(f"cast_failed:{column}", "cast", row[f"_cast_{i}"], row["rows_in"])
-            for i, column in enumerate(self._casts)
+            Verdict(name, "cast", row[f"n_{i}"], row["rows_in"])
+            for i, (_, name, action) in enumerate(self._reasons)
+            if action == "cast"
         ]
         failed = [v for v in verdicts if v.action == "expect_all_or_fail" and not v.passed]
         if failed:
@@ -222,13 +307,13 @@ class Judged:
     def _sums(self, rows: Relation, sums: Sequence[str]) -> dict[str, Any]:
         return self._engine.rows(self._engine.query(f"SELECT {', '.join(sums)} FROM judged", {"judged": rows}))[0]
 
-    def _verdict(self, held: Held, row: Mapping[str, Any], index: int, rule: tuple[str, str, str]) -> Verdict:
-        action, name, _ = rule
-        broken = row[f"_broken_{index}"]
+    def _verdict(self, held: Held, row: Mapping[str, Any], index: int) -> Verdict:
+        condition, name, action = self._reasons[index]
+        broken = row[f"n_{index}"]
         examples: Sequence[Mapping[str, Any]] = ()
         if broken:
             columns = ", ".join(quoted(f) for f in self.schema.names)
-            sql = f"SELECT {columns} FROM judged WHERE _broken_{index} LIMIT {EXAMPLES}"
+            sql = f"SELECT {columns} FROM judged WHERE {condition} LIMIT {EXAMPLES}"
             examples = self._engine.rows(self._engine.query(sql, {"judged": held.suspects}), EXAMPLES)
         return Verdict(name, action, broken, row["rows_in"], tuple(examples))  # type: ignore[arg-type]
 
@@ -251,14 +336,15 @@ class Judged:
         return self._engine.query(sql, {"judged": held.suspects}, params)
 
     def reasons(self) -> dict[str, str]:
-        """Flag -> the reason that it is."""
-        names = [f"cast_failed:{column}" for column in self._casts] + [name for _, name, _ in self._rules]
-        return dict(zip(self.flags(), names, strict=True))
+        """Condition on the flags -> the reason that it is."""
+        return {condition: name for condition, name, _ in self._reasons}
 
     def deciding(self) -> list[str]:
-        """The flags that keep a row out of the target; the others are only counted."""
-        actions = ("expect_all", "expect_all_or_drop") if self.recipe.quarantine else ("expect_all_or_drop",)
-        return [f"_cast_{i}" for i in range(len(self._casts))] + self._broken_by(*actions)
+        """The conditions that keep a row out of the target; the others are only counted."""
+        actions = (
+            ("cast", "expect_all", "expect_all_or_drop") if self.recipe.quarantine else ("cast", "expect_all_or_drop")
+        )
+        return [condition for condition, _, action in self._reasons if action in actions]
 
     def dropped(self) -> str:
         """The condition that a row is dropped."""

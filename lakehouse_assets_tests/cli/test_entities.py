@@ -129,3 +129,29 @@ def test_show_of_something_unknown_names_the_nearest(lab: Machine) -> None:
     done = lab.lakehouse("entities", "show", "gold.third")
     assert done.exit_code == 2
     assert "did you mean 'gold.thirds'?" in done.stderr
+
+
+def test_validate_judges_the_options_of_a_topic(lab: Machine) -> None:
+    """Names, start, loss and security, each with its line; no broker is asked."""
+    yaml_text = """
+        delta_live_store:
+          - entity_id: k
+            source: t
+            source_format: kafka
+            destination: bronze.k
+            read_options:
+              kafka.bootstrap.servers: nobody.invalid:1
+              startingOffset: latest
+              startingOffsets: '{{"t": 5}}'
+              kafka.security.protocol: TLS
+        """
+    lab.declare(yaml_text, "k.yaml")
+    done = lab.lakehouse("entities", "validate", "--format", "json")
+    assert done.exit_code == 2
+    found = [(row["file"], row["line"], row["entity"], row["value"]) for row in json.loads(done.stdout)]
+    assert found == [("k.yaml", 7, "k", value) for value in ("startingOffset", '{"t": 5}', "TLS")]
+    assert "startingOffsets" in done.stderr
+    lab.declare(
+        yaml_text.replace("source_format: kafka", "source_format: kafka\n            is_enabled: false"), "k.yaml"
+    )
+    assert lab.lakehouse("entities", "validate").exit_code == 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,42 @@ def test_a_table_for_people_leaves_out_what_is_for_programs(made: Machine) -> No
     assert header[:2] == ["_event", "_reasons"]
     assert "city" in header
     assert "_upstream" not in header
+
+
+MESSAGES = """
+    delta_live_store:
+      - entity_id: b
+        source: "{database}"
+        source_format: sqlite
+        destination: bronze.m
+        read_options: {{sqlite.table: m}}
+      - entity_id: s
+        source: bronze.m
+        source_format: dlt
+        destination: silver.m
+        is_quarantined: true
+        select_expr: [id, "CAST(from_json(CAST(value AS STRING), 'v STRING').v AS INT) AS v"]
+"""
+
+
+def test_people_are_shown_what_was_received(machine: Machine) -> None:
+    """The message as text where it is UTF-8, shortened, without what the row shows anyway; JSON has all of it."""
+    given = [(1, b'{"v":"x"}', "n"), (2, b"\xff\xfe", None), (3, b"{" * 500, None), (4, b'{"v":"4"}', None)]
+    machine.database.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(machine.database)) as connection, connection:
+        connection.execute("CREATE TABLE m (id INTEGER PRIMARY KEY, value BLOB, note TEXT)")
+        connection.executemany("INSERT INTO m VALUES (?, ?, ?)", given)
+    machine.declare(MESSAGES)
+    assert machine.lakehouse("run", "+silver.m").exit_code == 0
+    done = machine.lakehouse("quarantine", "show", "silver.m")
+    _, header, _, *lines = [line.rstrip() for line in done.stdout.splitlines()]
+    assert header.split() == ["_event", "_reasons", "id", "v", "_quarantined_at", "received"]
+    for received in ('value: {"v":"x"}, note: n', "value: base64 //4=", "value: " + "{" * 99 + "…"):
+        assert [line.endswith("  " + received) for line in lines].count(True) == 1
+    whole = {row["id"]: row for row in answer(machine, "show", "silver.m", "--rule", "malformed_json:value")}
+    assert sorted(whole) == [2, 3]
+    assert "received" not in whole[2]
+    assert whole[2]["_upstream"]["value"] == "//4="
 
 
 def test_shown_rows_are_limited(made: Machine) -> None:
@@ -244,3 +282,17 @@ def test_rows_are_discarded(own: Machine, table: str) -> None:
     assert own.lakehouse("run", "*").exit_code == 0
     assert len(ids(own, table)) == 1
     assert own.rows(table) == before
+
+
+def test_rows_that_were_discarded_are_told(machine: Machine) -> None:
+    """Those, not all that leave the quarantine: the other side of a contradiction goes back to the table by itself."""
+    machine.declare(CATALOG)
+    feed(machine, [(1, 1, "u", "Wien", 1), (1, 1, "u", "Graz", 1), (2, 1, "u", "Bonn", -1)])
+    assert machine.lakehouse("run", "+silver.people").exit_code == 0
+    known = ids(machine, "silver.people")
+    assert sorted(known) == ["Bonn", "Graz", "Wien"]
+    (told,) = answer(machine, "discard", "silver.people", "--id", known["Graz"])
+    assert told["discarded"] == 1
+    assert list(ids(machine, "silver.people")) == ["Bonn"]
+    (told,) = answer(machine, "discard", "silver.people", "--id", known["Graz"], "--id", known["Bonn"][:12])
+    assert told["discarded"] == 1

@@ -11,8 +11,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import pytest
 from lakehouse_assets.errors import (
     SecretError,
     SettingsError,
+    SourceBusy,
     SourceError,
     SourceMissing,
     SourceUnreachable,
@@ -29,6 +31,7 @@ from lakehouse_assets.errors import (
 )
 from lakehouse_assets.simulators.kafka import Production, Summary, produce
 from lakehouse_assets.simulators.kafka_client import Client, client_of
+from lakehouse_assets.simulators.kafka_held import FAULT, HEADER, LIVE
 from lakehouse_assets.simulators.kafka_mock import VERSION, mock_cluster
 from lakehouse_assets.simulators.kafka_prices import COLUMNS, Message, Selection, faults, read_rows
 from lakehouse_assets_tests.kafka_broker import PASSWORD, Broker
@@ -255,6 +258,65 @@ def test_live_days_go_on_where_a_run_stopped(client: Client, topic: str) -> None
         days = [json.loads(value)["Date"] for value in values]
         assert days == sorted(set(days))
     assert produce(Production(topic, selection=few), client).rows == 0
+
+
+@contextmanager
+def meanwhile(client: Client, topic: str, sent: Iterable[Message], header: bytes | None) -> Iterator[None]:
+    """Somebody who goes on sending messages to a topic, each with this header; one is there when the block begins."""
+    from kafka import KafkaProducer
+
+    over, begun = threading.Event(), threading.Event()
+
+    def work() -> None:
+        headers = [(HEADER, header)] if header else None
+        with closing(KafkaProducer(**client.kafka_python)) as producer:
+            for key, value in sent:
+                producer.send(topic, value, key, headers).get(10)
+                begun.set()
+                if over.wait(0.02):
+                    return
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        assert begun.wait(20)
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+FEW = Selection(since=date(2018, 12, 27))
+
+
+@pytest.mark.slow
+def test_made_up_days_of_others_may_go_on(client: Client, topic: str) -> None:
+    """The rows that the topic lacks are told all the same, and sent once."""
+    produce(Production(topic, selection=replace(FEW, until=date(2018, 12, 28))), client)
+    days = itertools.repeat(Message(b"SP500", b'{"Index":"SP500"}'))
+    with meanwhile(client, topic, days, LIVE):
+        first, again = (produce(Production(topic, selection=FEW, faults=3), client) for _ in range(2))
+    assert first.held > 0 < first.rows
+    assert first.held + first.rows == again.held == len(expected(FEW))
+    assert (first.faults, again.rows, again.faults) == (3, 0, 0)
+    found = [each for part in messages(client.kafka_python, topic).values() for each in part if not each.headers]
+    assert by_key([Message(each.key, each.value) for each in found]) == by_key(expected(FEW))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("header", "live"), [(None, None), (FAULT, None), (LIVE, 1000.0)], ids=["rows", "faults", "both live"]
+)
+def test_others_who_write_are_told_of(client: Client, topic: str, header: bytes | None, live: float | None) -> None:
+    """Rows, faults, or days where this run makes up days as well: refused, with the way on."""
+    rows = expected()
+    produce(Production(topic, selection=replace(SOME, rows=1)), client)
+    with (
+        meanwhile(client, topic, rows[1:] if header is None else itertools.repeat(rows[0]), header),
+        pytest.raises(SourceBusy, match="(?s)somebody else is writing.*--topic.*run this again") as refused,
+    ):
+        produce(Production(topic, selection=SOME, live=live), client)
+    assert ("may go on" in str(refused.value)) == (live is None)
 
 
 def test_stopped_in_order(client: Client, topic: str) -> None:

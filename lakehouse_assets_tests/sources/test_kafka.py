@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from lakehouse_assets.errors import IncarnationChanged, SettingsError, SourceMissing, SourceUnreachable
 from lakehouse_assets.simulators.kafka_mock import mock_cluster
 from lakehouse_assets.sources.base import Past
-from lakehouse_assets.sources.kafka import KafkaSource, _bounded
+from lakehouse_assets.sources.kafka import KafkaSource
+from lakehouse_assets.sources.kafka_position import bounded
 from lakehouse_assets.sources.kafka_reader import HEADER_NAME
 from lakehouse_assets.sources.kafka_topic import NO_TOPIC_ID
 from lakehouse_assets_tests.kafka_broker import Broker
@@ -201,7 +202,7 @@ def test_a_bound_shares_out_exactly(spans: dict, most: int | None) -> None:
     """Any offsets: a batch holds exactly the bound or all there is, stays in every range, and so comes to an end."""
     begin = {part: min(span) for part, span in spans.items()}
     end = {part: max(span) for part, span in spans.items()}
-    found = _bounded(begin, end, most)
+    found = bounded(begin, end, most)
     assert set(found) == set(end)
     assert all(begin[part] <= found[part] <= end[part] for part in end)
     there = sum(end.values()) - sum(begin.values())

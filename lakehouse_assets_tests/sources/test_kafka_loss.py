@@ -8,7 +8,8 @@ import pytest
 
 from lakehouse_assets.errors import FeedExpired, IncarnationChanged
 from lakehouse_assets.sources.base import Past
-from lakehouse_assets.sources.kafka import LOST, OFFSETS_LOST
+from lakehouse_assets.sources.kafka import OFFSETS_LOST
+from lakehouse_assets.sources.kafka_position import LOST
 from lakehouse_assets_tests.kafka_broker import Broker
 from lakehouse_assets_tests.sources.kafka_lab import Shop, rows, values, whole
 

@@ -8,7 +8,7 @@ import pytest
 
 from lakehouse_assets.entities.model import Entity
 from lakehouse_assets.errors import SettingsError
-from lakehouse_assets.sources.kafka_options import EARLIEST, LATEST, OPTIONS, KafkaOptions, Start, options_of
+from lakehouse_assets.sources.kafka_options import EARLIEST, LATEST, OPTIONS, KafkaOptions, Start, faults_of, options_of
 from lakehouse_assets.sources.kafka_reader import COLUMNS
 
 SERVERS = {"kafka.bootstrap.servers": "one:9092, two:9093"}
@@ -195,3 +195,48 @@ def test_the_range_for_spark() -> None:
     assert frame.options["failOnDataLoss"] == frame.options["includeHeaders"] == "true"
     assert len(frame.select) == len(COLUMNS.names) + 2
     assert frame.misfits is None
+
+
+def test_all_faults_are_found_at_once() -> None:
+    """Without a broker: each fault once, with what would be legal; none where there is none."""
+    given = {
+        "kafka.bootstrap.servers": "one",
+        "startingOffset": "latest",
+        "startingOffsets": '{"other": {"0": 1}}',
+        "maxOffsetsPerTrigger": "0",
+        "kafka.isolation.level": "dirty",
+        "kafka.security.protocol": "SASL_SSL",
+        "kafka.sasl.mechanism": "PLAIN_TEXT",
+        "kafka.ssl.truststore.location": "ca.jks",
+        "kafka.ssl.truststore.type": "JKS",
+        "kafkaConsumer.pollTimeoutMs": "soon",
+        "kafka.api.version": "old",
+    }
+    found = faults_of(entity(**given))
+    assert [error.value for error in found] == [
+        "startingOffset", "one", '{"other": {"0": 1}}', "0", "dirty", "PLAIN_TEXT", None, "JKS", "soon", "old",
+    ]  # fmt: skip
+    assert "startingOffsets" in str(found[0])
+    assert len(faults_of(entity("a,b", startingOffsets='{"t": {"0": 1}}'))) == 1
+    assert faults_of(entity(**SASL)) == []
+    for error in found:
+        assert str(error).startswith("bronze.k: ")
+
+
+def refusal(of: Entity) -> str | None:
+    """What `options_of` says of an entity that it refuses."""
+    try:
+        options_of(of)
+    except SettingsError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize(
+    "name", sorted({*OPTIONS} - {"kafka.sasl.jaas.config", "kafka.sasl.password", "kafka.ssl.key.password"})
+)
+def test_what_cannot_be_read_has_a_fault(name: str) -> None:
+    """An entity that `options_of` refuses has a fault, and one that it takes has none."""
+    broken = entity(**{name: "\x00"})
+    told, found = refusal(broken), list(map(str, faults_of(broken)))
+    assert told in found if told else found == []

@@ -246,3 +246,52 @@ class _Same(MemorySource):
     def verify(self, position, recorded):
         """Nothing to say."""
         return []
+
+
+TEXTS = """
+delta_live_store:
+  - {{entity_id: b, source: stream, source_format: sqlite, destination: bronze.t, source_schema: "id BIGINT, a STRING, b STRING, n STRING"}}
+  - entity_id: s
+    source: bronze.t
+    source_format: dlt
+    destination: silver.t
+    is_quarantined: true
+    select_expr:
+      - id
+      - CAST(n AS INT) AS n
+      - CASE WHEN id < 10 THEN CAST(from_json(a, 'x STRING').x AS INT) END AS ax
+      - from_json(b, 'y STRING').y AS b_y
+      - transform(array(b), one -> from_json(concat(one, substring(b, 1, 0)), 'y STRING').y)[0] AS again
+    expectations:
+      expect_all: {{some_x: ax > 0, some_y: b_y IS NOT NULL, some_n: n > 0, some_id: id > 0}}
+      {more}
+"""
+
+
+@pytest.mark.parametrize(
+    ("row", "reasons"),
+    [
+        ({"id": 1, "a": "{", "b": '{"y":"1"}', "n": "1"}, ["malformed_json:a"]),
+        ({"id": 1, "a": "{", "b": "[", "n": "1"}, ["malformed_json:a", "malformed_json:b"]),
+        ({"id": 1, "a": '{"x":"u"}', "b": "{}", "n": "1"}, ["cast_failed:ax", "some_x", "some_y"]),
+        ({"id": -1, "a": '{"x":"1"}', "b": "[", "n": "-1"}, ["malformed_json:b", "some_n", "some_id"]),
+        ({"id": 1, "a": "{", "b": '{"y":"1"}', "n": "v"}, ["malformed_json:a", "cast_failed:n", "some_n"]),
+        ({"id": 11, "a": "{", "b": '{"y":"1"}', "n": "1"}, ["some_x"]),
+    ],
+    ids=["one", "two", "no text", "other rules", "other casts", "not reached"],
+)
+def test_of_a_text_that_is_no_json_that_is_the_reason(tmp_path, row, reasons):
+    """In place of what follows from it alone: its columns, and the rules that look at these; once for each text."""
+    it = Lab(tmp_path, TEXTS.format(more=""))
+    it.feed("stream", [row])
+    *_, outcome = it.run()
+    assert it.rows("silver.t_quarantine", "_reasons") == [(reasons,)]
+    assert {v.rule: v.broken for v in outcome.verdicts if v.broken} == dict.fromkeys(reasons, 1)
+
+
+def test_a_text_that_is_no_json_stops_where_a_rule_says_so(tmp_path):
+    """`expect_all_or_fail` holds, whatever the reason is."""
+    it = Lab(tmp_path, TEXTS.format(more="expect_all_or_fail: {known: b_y IS NOT NULL}"))
+    it.feed("stream", [{"id": 1, "a": '{"x":"1"}', "b": "[", "n": "1"}])
+    with pytest.raises(ExpectationFailed, match="known"):
+        it.run()

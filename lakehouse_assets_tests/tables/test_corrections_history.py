@@ -88,6 +88,22 @@ def test_a_value_that_failed_to_be_cast_has_to_be_given(tmp_path: Path) -> None:
     assert it.rows("silver.t") == [(1, 1, 2, 5, None)]
 
 
+def test_of_a_text_that_is_no_json_every_column_has_to_be_given(tmp_path: Path) -> None:
+    """What nobody says is not taken for NULL."""
+    json = "from_json(v, 'v STRING, w STRING')"
+    yaml = CATALOG.replace(
+        "CAST(v AS INT) AS v, CAST(w AS INT) AS w", f'"CAST({json}.v AS INT) AS v", "CAST({json}.w AS INT) AS w"'
+    )
+    it = Lab(tmp_path, yaml)
+    it.feed("events", [row(1, 5, "{")])
+    it.run()
+    assert it.rows("silver.t_quarantine", "_reasons") == [(["malformed_json:v"],)]
+    (broken,) = requeue(it, patch=["v = 1"]).still_broken
+    assert broken["_reasons"] == ["malformed_json:v"]
+    requeue(it, patch=["v = 1", "w = 2"])
+    assert it.rows("silver.t") == [(1, 1, 2, 5, None)]
+
+
 def test_a_mended_rule_frees_rows_as_they_were_received(tmp_path: Path) -> None:
     """Without a correction rows are judged again, by the rules and the select list of today."""
     it = lab(tmp_path, [row(1, 5, "-1")])

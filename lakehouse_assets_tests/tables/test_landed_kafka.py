@@ -10,15 +10,23 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lakehouse_assets.engines.embedded import EmbeddedEngine
 from lakehouse_assets.entities.model import TableName
-from lakehouse_assets.errors import FeedExpired, IncarnationChanged, SourceError, SourceUnreachable
+from lakehouse_assets.errors import (
+    ConcurrentWriter,
+    FeedExpired,
+    IncarnationChanged,
+    SettingsError,
+    SourceError,
+    SourceUnreachable,
+)
 from lakehouse_assets.sources.base import Past, Position
 from lakehouse_assets.sources.kafka import KafkaSource
-from lakehouse_assets.tables.refresh import refresh
+from lakehouse_assets.tables.refresh import preview, refresh
 from lakehouse_assets_tests.cli.lab import Machine
 from lakehouse_assets_tests.kafka_broker import Broker
 from lakehouse_assets_tests.sources.kafka_lab import Shop, odd_headers
@@ -196,21 +204,125 @@ def test_killed_between_quarantine_and_target(tmp_path: Path, shop: Shop, topic:
     assert whole == cut
 
 
-def test_a_range_that_expired_after_its_quarantine_was_written(tmp_path: Path, shop: Shop, topic: str) -> None:
-    """Half of the batch stands and the other half is gone: refused, and the rebuild that it names mends it."""
-    yaml = declared(shop, topic, MARK)
+RULES = "is_quarantined: true\n    expectations: {expect_all: {even: offset % 2 = 0}}"
+JUDGED = f"select_expr: [topic, partition, offset, CAST(value AS STRING) AS text]\n    {RULES}"
+
+
+def half_made(tmp_path: Path, shop: Shop, topic: str, more: str = "") -> tuple[Lab, str]:
+    """A lake whose second batch, the offsets 15 to 19, reached the quarantine and not the target; and its catalog."""
+    yaml = declared(shop, topic, MARK, more)
     it = Lab(tmp_path / "cut", yaml)
     it.run()
     shop.send(topic, ["x"] * 10)
     shop.remove_before(topic, {0: 15})
     killed(tmp_path / "cut", yaml, tmp_path)
+    return it, yaml
+
+
+def judged(it: Lab) -> tuple[list[int], list[int]]:
+    """The offsets of partition 0 that a rule spoke against, and those that were lost, from offset 10 on."""
+    found = it.rows("bronze.k_quarantine", "_reasons", "_upstream", "_raw")
+    odd = [row["offset"] for reasons, row, _ in found if reasons == ["even"] and row["partition"] == 0]
+    lost = [json.loads(raw) for reasons, _, raw in found if reasons == ["offsets_lost"]]
+    return sorted(n for n in odd if n > 9), sorted(n for one in lost for n in range(one["from"], one["to"]))
+
+
+@pytest.mark.slow
+def test_a_range_that_expired_after_its_quarantine_was_written(tmp_path: Path, shop: Shop, topic: str) -> None:
+    """mark: the rest of the batch is made, and what went since is told as lost, once, whatever is run again."""
+    it, yaml = half_made(tmp_path, shop, topic)
+    shop.remove_before(topic, {0: 17})
+    killed(tmp_path / "cut", yaml, tmp_path)  # once more: what was lost was told, the rest is not there
+    assert losses(it) == [{"partition": 0, "from": 10, "to": 15}, {"partition": 0, "from": 15, "to": 17}]
+    shop.send(topic, ["later"] * 3)
     shop.remove_before(topic, {0: 18})
-    with pytest.raises(SourceError, match="--full-refresh"):
+    rest, more = it.run()
+    assert [notice.code for notice in rest.notices] == ["replayed", "offsets_lost"]
+    assert "the offsets 17 to 17 of partition 0" in rest.notices[1].message
+    assert (rest.valid, more.valid) == (2, 3)
+    assert landed(it) == [*span(0, 0, 10), *span(0, 18, 23), *span(1, 0, 10)]
+    assert [(one["from"], one["to"]) for one in losses(it)] == [(10, 15), (15, 17), (17, 18)]
+    assert it.run() == []
+
+
+@pytest.mark.parametrize("first", [18, 20, 22], ids=["a part", "the rest", "and more"])
+def test_rows_that_are_kept_are_not_lost(tmp_path: Path, shop: Shop, topic: str, first: int) -> None:
+    """Each offset is landed, or in the quarantine, or told as lost: one of these, whatever the select list keeps."""
+    it, _ = half_made(tmp_path, shop, topic, JUDGED)
+    assert judged(it) == ([15, 17, 19], [10, 11, 12, 13, 14])
+    shop.send(topic, ["later"] * 4)
+    shop.remove_before(topic, {0: first})
+    it.run()
+    odd, lost = judged(it)
+    there = [n for part, n in landed(it) if part == 0]
+    assert sorted([*there, *odd, *lost]) == sorted([*range(0, 10, 2), *range(10, 24)])
+    assert [n for n in lost if n >= 15] == [n for n in range(15, first) if n not in (15, 17, 19)]
+    assert it.run() == []
+
+
+def test_a_message_that_is_kept_as_text_is_not_lost(tmp_path: Path, shop: Shop) -> None:
+    """A row of the quarantine that has no position, for the select list leaves it out: what it says counts."""
+    topic = shop.topic()
+    shop.send(topic, ["a"] * 2)
+    yaml = declared(shop, topic, MARK, "select_expr: [topic, partition, offset, CAST(value AS STRING) AS text]")
+    it = Lab(tmp_path / "cut", yaml)
+    it.run()
+    odd_headers(shop, topic, b"odd")
+    shop.send(topic, ["b"] * 2)
+    killed(tmp_path / "cut", yaml, tmp_path)
+    shop.remove_before(topic, {0: 4})
+    it.run()
+    assert landed(it) == [(0, 0), (0, 1), (0, 4)]
+    found = [
+        (json.loads(raw).get("offset"), json.loads(raw).get("from"))
+        for (raw,) in it.rows("bronze.k_quarantine", "_raw")
+    ]
+    assert sorted(found, key=str) == [(2, None), (None, 3)]
+
+
+def test_a_stalled_writer_does_not_mix_with_the_rest_of_its_batch(tmp_path: Path, shop: Shop, topic: str) -> None:
+    """A writer that had read all before it went, and commits when the rest was made: refused, nothing is doubled."""
+    it, _ = half_made(tmp_path, shop, topic)
+    name = it.work.feed_name(it.catalog.entities[0])
+    stalled = it.work.book.open(name).last(name)
+    assert stalled is not None
+    stage = it.engine.appender(it.engine.find(it.work.uri(TableName("bronze", "k"))))
+    shop.remove_before(topic, {0: 18})
+    it.run()
+    with pytest.raises(ConcurrentWriter):
+        stage.commit(stalled.as_number)
+    assert landed(it) == [*span(0, 0, 10), *span(0, 18, 20), *span(1, 0, 10)]
+
+
+def test_a_writer_that_commits_before_the_rest_is_made(tmp_path: Path, shop: Shop, topic: str) -> None:
+    """The batch was whole after all: nothing of it is told as lost."""
+    it, _ = half_made(tmp_path, shop, topic)
+    name = it.work.feed_name(it.catalog.entities[0])
+    stalled = it.work.book.open(name).last(name)
+    assert stalled is not None
+    shop.remove_before(topic, {0: 18})
+
+    class Late(KafkaSource):
+        def left(self, *given: Any, **how: Any) -> Any:
+            it.engine.appender(it.engine.find(it.work.uri(TableName("bronze", "k")))).commit(stalled.as_number)
+            return super().left(*given, **how)
+
+    it.run(open_source=Late)
+    assert losses(it) == [{"partition": 0, "from": 10, "to": 15}]
+    assert it.run() == []
+
+
+def test_the_rest_of_a_batch_is_refused_until_losses_may_be_marked(tmp_path: Path, shop: Shop, topic: str) -> None:
+    """fail: the error names both remedies, and each of them mends it."""
+    it, yaml = half_made(tmp_path, shop, topic)
+    shop.remove_before(topic, {0: 18})
+    it.declare(declared(shop, topic))
+    with pytest.raises(FeedExpired, match="(?s)partition 0 from 15 to 17.*on_data_loss: mark.*--full-refresh"):
         it.run()
-    with pytest.raises(SourceError, match="--accept-loss"):
-        it.run(rebuild=True)
-    it.run(rebuild=True, accept_loss=True)
-    assert landed(it) == [*span(0, 18, 20), *span(1, 0, 10)]
+    it.declare(yaml)
+    it.run()
+    assert landed(it) == [*span(0, 0, 10), *span(0, 18, 20), *span(1, 0, 10)]
+    assert losses(it) == [{"partition": 0, "from": 10, "to": 15}, {"partition": 0, "from": 15, "to": 18}]
 
 
 class DyingEngine(EmbeddedEngine):
@@ -256,6 +368,19 @@ def test_an_interrupted_plan_is_read_again_as_it_was(tmp_path: Path, shop: Shop,
     assert (first.valid, second.valid) == (20, 5)
     assert [notice.code for notice in first.notices] == ["replayed"]
     assert landed(it) == [*span(0, 0, 15), *span(1, 0, 10)]
+
+
+def test_a_preview_judges_options_without_a_broker(tmp_path: Path, shop: Shop, topic: str) -> None:
+    """Of an interrupted plan too, which needs no draft; and before anything is asked of a broker that is not there."""
+    it = Lab(tmp_path, declared(shop, topic))
+    interrupted(it)
+    for wrong in (
+        {"startingOffsets": "first"},
+        {"kafka.isolation.level": "dirty", "kafka.bootstrap.servers": "none:1"},
+    ):
+        it.declare(declared(shop, topic, **wrong))
+        with pytest.raises(SettingsError, match="cannot have"):
+            list(preview(it.work, TableName("bronze", "k")))
 
 
 def test_made_again_between_plan_and_write(tmp_path: Path, shop: Shop, topic: str) -> None:
