@@ -24,7 +24,7 @@ ALLOWED = {
     "delta": ("engines/spark", "simulators/workspace/"),
     "databricks": ("databricks/", "simulators/workspace/"),
     "dagster_databricks": ("databricks/",),
-    "pykx": ("sources/kdb.py",),
+    "pykx": ("sources/kdb_pykx.py", "engines/asof_pykx.py"),
     "matplotlib": ("serve/timeline_png.py", "serve/chart.py"),
     "kafka": ("sources/kafka_", "simulators/kafka"),
     "confluent_kafka": ("sources/kafka_", "simulators/kafka"),
