@@ -1,7 +1,7 @@
 # The commands of this project. `make help` lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-jvm setup-runtime setup-azurite setup-kafka demo dev dev-databricks test test-fast test-runtime bench bench-setup check fmt lock wheel
+.PHONY: help setup setup-jvm setup-runtime setup-azurite setup-kafka setup-qpython demo dev dev-databricks test test-fast test-runtime bench bench-setup check fmt lock wheel
 
 # Bytecode makes every Python start faster; some machines switch it off.
 unexport PYTHONDONTWRITEBYTECODE
@@ -55,6 +55,15 @@ $(AZURITE)/.ready: infra/local/azurite/package.json
 	npm install --prefix infra/local/azurite --no-package-lock --no-audit --no-fund --loglevel=error
 	touch $@
 
+QPYTHON := infra/local/qpython
+
+setup-qpython: $(QPYTHON)/.venv/.ready ## Install the kdb+ client that the stand-in is checked with
+
+$(QPYTHON)/.venv/.ready: $(READY) $(QPYTHON)/requirements.lock
+	test -x $(QPYTHON)/.venv/bin/python || $(BIN)/python -m venv --without-pip $(QPYTHON)/.venv
+	$(UV) pip sync --quiet --compile-bytecode --python $(QPYTHON)/.venv/bin/python $(QPYTHON)/requirements.lock
+	touch $@
+
 KAFKA := infra/local/kafka
 
 setup-kafka: $(KAFKA)/libs/.ready ## Install the Kafka broker that tests run against (needs Java 17 and Maven)
@@ -73,13 +82,15 @@ dev: setup ## Open the Dagster UI with live sensors and prices, and automation s
 	rm -rf demo/dev-lake demo/kafka.address
 	$(BIN)/lakehouse simulate sensors --database demo/sensors.db --live --rate 20 & simulator=$$!; \
 	$(BIN)/lakehouse simulate kafka --broker --address-file demo/kafka.address --live --rate 0.5 & broker=$$!; \
-	trap "kill $$simulator $$broker 2>/dev/null" EXIT; \
+	$(BIN)/lakehouse simulate kdb --port $(KDB_PORT) & kdb=$$!; \
+	trap "kill $$simulator $$broker $$kdb 2>/dev/null" EXIT; \
 	until [ -s demo/kafka.address ]; do sleep 0.2; kill -0 $$broker || exit 1; done; \
-	export LAKEHOUSE_KAFKA="$$(cat demo/kafka.address)" LAKEHOUSE_KAFKA_VERSION=2.0; \
+	export LAKEHOUSE_KAFKA="$$(cat demo/kafka.address)" LAKEHOUSE_KAFKA_VERSION=2.0 LAKEHOUSE_KDB_PORT=$(KDB_PORT); \
 	PATH="$(abspath $(BIN)):$$PATH" DAGSTER_HOME="$(abspath demo/dagster)" LAKEHOUSE_ROOT="$(abspath demo/dev-lake)" \
 	LAKEHOUSE_SENSOR_DB="$(abspath demo/sensors.db)" LAKEHOUSE_AUTOMATION=running \
 	$(BIN)/dagster dev -w workspace.yaml
 
+KDB_PORT ?= 5010
 WORKSPACE := $(abspath demo/workspace)
 
 dev-databricks: setup setup-jvm ## Open the Dagster UI on a simulated Databricks workspace: click an asset, it runs there
@@ -96,7 +107,7 @@ dev-databricks: setup setup-jvm ## Open the Dagster UI on a simulated Databricks
 	LAKEHOUSE_TARGET=databricks LAKEHOUSE_DATABRICKS="$(abspath infra/local/databricks.yaml)" DATABRICKS_TOKEN=dapi-dev \
 	$(BIN)/dagster dev -w workspace.yaml
 
-TOOLS := $(if $(shell command -v mvn),setup-jvm setup-runtime setup-kafka) $(if $(shell command -v npm),setup-azurite)
+TOOLS := $(if $(shell command -v mvn),setup-jvm setup-runtime setup-kafka) $(if $(shell command -v npm),setup-azurite) setup-qpython
 
 test: setup check $(TOOLS) ## Run every test
 	$(BIN)/python -m pytest -n 2 --dist loadgroup lakehouse_assets_tests
@@ -140,5 +151,6 @@ lock: setup ## Compile the lock files from pyproject.toml
 	$(UV) pip compile --quiet pyproject.toml $(LOCKED) --extra aws --extra azure --extra dev --output-file requirements.lock
 	$(UV) pip compile --quiet pyproject.toml $(LOCKED) --extra spark --extra databricks --constraint requirements.lock \
 		--output-file $(SPARK)/requirements.lock
+	$(UV) pip compile --quiet $(QPYTHON)/requirements.in $(LOCKED) --output-file $(QPYTHON)/requirements.lock
 	$(UV) pip compile --quiet pyproject.toml $(RUNTIME)/requirements.in $(LOCKED) --constraint requirements.lock \
 		--output-file $(RUNTIME)/requirements.lock

@@ -20,6 +20,7 @@ import click
 from lakehouse_assets.cli.output import say
 from lakehouse_assets.cli.progress import RowProgress
 from lakehouse_assets.cli.signals import stopped_by_signals
+from lakehouse_assets.cli.simulate_kdb import kdb
 
 if TYPE_CHECKING:
     from lakehouse_assets.simulators.kafka import Production
@@ -30,6 +31,9 @@ SERVERS, API_VERSION = "kafka.bootstrap.servers", "kafka.api.version"
 @click.group()
 def simulate() -> None:
     """Write what a system that is not at hand would write."""
+
+
+simulate.add_command(kdb)
 
 
 @simulate.command()
