@@ -25,7 +25,7 @@ ALLOWED = {
     "databricks": ("databricks/", "simulators/workspace/"),
     "dagster_databricks": ("databricks/",),
     "pykx": ("sources/kdb_pykx.py", "engines/asof_pykx.py"),
-    "matplotlib": ("serve/timeline_png.py", "serve/chart.py"),
+    "matplotlib": ("serve/canvas.py",),
     "kafka": ("sources/kafka_", "simulators/kafka"),
     "confluent_kafka": ("sources/kafka_", "simulators/kafka"),
     "adbc_driver_sqlite": ("sources/sqlite_db.py",),

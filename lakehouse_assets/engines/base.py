@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 
 import pyarrow as pa
 
+from lakehouse_assets.engines.asof_spec import AsOf
 from lakehouse_assets.errors import FeatureRefused
 from lakehouse_assets.lake.storage import Storage
 from lakehouse_assets.lake.values import Card, Commit, Number, TableSpec, Within
@@ -131,11 +132,14 @@ class Engine(ABC):
         """Change properties of a table in a commit of its own; no row changes."""
 
     @abstractmethod
-    def read(self, handle: Handle, within: Within | None = None) -> Relation:
+    def read(
+        self, handle: Handle, within: Within | None = None, partition: Mapping[str, Any] | None = None
+    ) -> Relation:
         """The table's rows at the handle's version.
 
         Args:
             within: only rows that lie there are needed; others may come as well.
+            partition: only rows with these values of partition columns are needed; others may come as well.
 
         Raises:
             FeatureRefused: the table uses a Delta feature that this engine would misread.
@@ -176,6 +180,14 @@ class Engine(ABC):
         self, sql: str, relations: Mapping[str, Relation], params: Mapping[str, object] | None = None
     ) -> Relation:
         """The result of a Spark SQL query over relations by the names that it uses; `:name` takes `params["name"]`."""
+
+    @abstractmethod
+    def asof(self, left: Relation, right: Relation, how: AsOf) -> Relation:
+        """Every left row once, with the columns of the right row that was the case at its time; NULL if none was.
+
+        Raises:
+            CatalogError: the columns do not fit.
+        """
 
     @abstractmethod
     def schema(self, relation: Relation) -> pa.Schema:

@@ -22,6 +22,8 @@ import pyarrow as pa
 from lakehouse_assets.engines import apart, duckdb_stores
 from lakehouse_assets.engines.arrow_inputs import BATCH_ROWS, Input, OverArrow, inputs_of, passed_on
 from lakehouse_assets.engines.arrow_types import canonical, check_readable
+from lakehouse_assets.engines.asof_embedded import Joined
+from lakehouse_assets.engines.asof_spec import AsOf
 from lakehouse_assets.engines.base import OPERATION, Appender, Changes, Engine, Handle, Relation
 from lakehouse_assets.engines.duckdb_sql import literal, scan
 from lakehouse_assets.engines.duckdb_types import quoted
@@ -36,6 +38,7 @@ from lakehouse_assets.errors import (
 from lakehouse_assets.lake import log
 from lakehouse_assets.lake.delta import DeltaTable, create_table, find_table
 from lakehouse_assets.lake.names import MAINTENANCE
+from lakehouse_assets.lake.parquet import of_partition
 from lakehouse_assets.lake.schemas import compare, conform, fit, plain
 from lakehouse_assets.lake.storage import Storage, first_line, is_local, store_fault
 from lakehouse_assets.lake.streams import ENOUGH_ROWS, Watched
@@ -104,9 +107,12 @@ class EmbeddedEngine(Engine):
     def set_properties(self, handle: Handle, properties: Mapping[str, str]) -> None:
         self._table(handle).set_properties(properties)
 
-    def read(self, handle: Handle, within: Within | None = None) -> DuckRelation:
+    def read(
+        self, handle: Handle, within: Within | None = None, partition: Mapping[str, Any] | None = None
+    ) -> DuckRelation:
         table = self._table(handle)
-        return self._scan(table, table.files() if within is None else table.files_within(within))
+        files = table.files() if within is None else table.files_within(within)
+        return self._scan(table, files if partition is None else of_partition(files, partition))
 
     def changes(self, handle: Handle, start: int) -> Changes:
         table = self._table(handle)
@@ -124,7 +130,7 @@ class EmbeddedEngine(Engine):
     def from_arrow(self, data: pa.Table | pa.RecordBatchReader) -> DuckRelation:
         check_readable(data.schema)
         name = self._name("arrow")
-        source: Input = data if isinstance(data, pa.Table) else Watched(data)
+        source: Input = Watched(data) if isinstance(data, pa.RecordBatchReader) else data
         columns = pa.schema([pa.field(f.name, canonical(f.type)) for f in data.schema])
         return DuckRelation(f'SELECT * FROM "{name}"', columns, {name: source}, source)
 
@@ -141,6 +147,9 @@ class EmbeddedEngine(Engine):
         )
         whole = f"WITH {ctes} SELECT * FROM ({text})" if ctes else text
         return DuckRelation(whole, self._describe(whole, inputs, sql), inputs)
+
+    def asof(self, left: Relation, right: Relation, how: AsOf) -> DuckRelation:
+        return self.from_arrow(Joined(self, left, right, how, int(self._config.get("threads", 0))))
 
     def schema(self, relation: Relation) -> pa.Schema:
         return cast(DuckRelation, relation).columns

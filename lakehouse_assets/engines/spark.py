@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pyarrow as pa
 
-from lakehouse_assets.engines import spark_upkeep
+from lakehouse_assets.engines import spark_asof, spark_upkeep
 from lakehouse_assets.engines.arrow_inputs import Input, inputs_of, passed_on
 from lakehouse_assets.engines.arrow_types import canonical, check_readable
 from lakehouse_assets.engines.base import OPERATION, Appender, Changes, Engine, Handle, Relation
@@ -88,6 +88,7 @@ class SparkEngine(Engine):
     )
 
     loads: ClassVar[frozenset[str]] = frozenset({"kafka"})
+    asof = staticmethod(spark_asof.asof)
 
     def __init__(self, storage: Storage, local: Local | None = None, names: Names | None = None) -> None:
         self._storage = storage
@@ -158,7 +159,9 @@ class SparkEngine(Engine):
         with self._told({_METADATA: mark_of("properties")}), spark_faults("ALTER TABLE", handle.uri):
             self.spark.sql(set_properties(self._registry.writable(handle.uri).sql, properties))
 
-    def read(self, handle: Handle, within: Within | None = None) -> SparkRelation:  # Spark skips files
+    def read(  # Spark skips files
+        self, handle: Handle, within: Within | None = None, partition: Mapping[str, Any] | None = None
+    ) -> SparkRelation:
         def make(staging: Staging) -> DataFrame:
             return self._registry.readable(handle.uri).read(staging.spark, versionAsOf=handle.version)
 

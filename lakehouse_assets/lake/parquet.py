@@ -192,6 +192,12 @@ def partition_text(name: str, value: object) -> str | None:
     return str(value)
 
 
+def of_partition(files: Sequence[DataFile], values: Mapping[str, Any]) -> list[DataFile]:
+    """The files whose partition columns have these values."""
+    wanted = {name: partition_text(name, value) for name, value in values.items()}
+    return [file for file in files if all(file.partition_values.get(name) == text for name, text in wanted.items())]
+
+
 def indexed(table: DeltaTable) -> pa.Schema:
     """The columns of which a table keeps statistics in its log, as its properties say."""
     if named := table.properties.get("delta.dataSkippingStatsColumns"):
