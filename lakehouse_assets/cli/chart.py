@@ -1,6 +1,6 @@
 """`lakehouse chart`: a table as a picture.
 
-What belongs here: arguments. What does not: drawing (`serve/chart.py`).
+What belongs here: arguments. What does not: drawing (`serve/chart*.py`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ def chart(table: str, png: Path, **where: Any) -> None:
 
     \b
     lakehouse chart gold.index_returns --png returns.png
+    lakehouse chart gold.trade_bars --png bars.png
     """  # noqa: D301
     from lakehouse_assets.serve.chart import png as picture
     from lakehouse_assets.tables.base import upstream
@@ -39,6 +40,6 @@ def chart(table: str, png: Path, **where: Any) -> None:
             "the entity does not say what is drawn of the table",
             value=str(name),
             choices=charts,
-            fix="add to it: lakehouse: {chart: {x: COLUMN, y: [COLUMN], by: COLUMN}}",
+            fix="add to it: lakehouse: {chart: {x: COLUMN, y: [COLUMN], by: COLUMN}}, or candles: {open: COLUMN, …}",
         )
     write_picture(png, picture(work.engine, upstream(work, name), drawn, str(name)))

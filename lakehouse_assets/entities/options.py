@@ -11,7 +11,7 @@ import re
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
 _DURATION = re.compile(r"\s*(\d+)\s*(second|minute|hour|day|week)s?\s*")
@@ -87,6 +87,19 @@ def _cron(text: str) -> str:
         raise ValueError(
             f"{text!r} is not a cron line of five fields such as '30 6 * * *' (minute hour day month weekday)"
         )
+    return text
+
+
+def _condition(text: str) -> str:
+    from lakehouse_assets.errors import SqlError
+    from lakehouse_assets.sql import dialect, parse
+
+    try:
+        faults = list(dialect.row_faults(parse.shared_expression(text, "the condition"), condition=True))
+    except SqlError as error:
+        raise ValueError(error.problem) from None
+    if faults:
+        raise ValueError(f"{text!r}: {'; '.join(faults)}")
     return text
 
 
@@ -180,15 +193,40 @@ class Lag(Block):
     """The number above which the lag check fails."""
 
 
+class Candles(Block):
+    """The columns of numbers that a bar of trading is drawn of."""
+
+    open: Name
+    """The price at its beginning."""
+    high: Name
+    """The highest price."""
+    low: Name
+    """The lowest price."""
+    close: Name
+    """The price at its end."""
+    volume: Name | None = None
+    """How much was traded: drawn below; absent: it is not."""
+
+
 class Chart(Block):
-    """What is drawn of a table after each run that wrote it: one panel for each of `y`, one line for each of `by`."""
+    """What is drawn of a table after each run that wrote it: lines in a panel for each of `y`, or `candles`."""
 
     x: Name
     """The column along which it is drawn: a date, a timestamp or a number."""
-    y: Annotated[list[Name], Field(min_length=1, max_length=4)]
-    """The columns that are drawn: numbers, one panel each."""
+    y: Annotated[list[Name], BeforeValidator(_none_to_empty_list), Field(max_length=4)] = []
+    """The columns that are drawn as lines: numbers; one panel each, or all of them over the candles."""
     by: Name | None = None
-    """The column whose values have a line of their own; absent: one line."""
+    """The column whose values have a line (or candles: a panel) of their own; absent: there is one."""
+    candles: Candles | None = None
+    """Bars of trading, the newest ones: a panel for each of the four values of `by` that have most rows."""
+    where: Annotated[str, AfterValidator(_condition)] | None = None
+    """A condition in SQL: the rows that are drawn; absent: all of them."""
+
+    @model_validator(mode="after")
+    def _draws_something(self) -> Chart:
+        if not self.y and self.candles is None:
+            raise ValueError("draws nothing: list columns of numbers under y, or name those of candles")
+        return self
 
 
 class LakehouseOptions(Block):

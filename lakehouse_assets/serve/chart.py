@@ -1,32 +1,32 @@
 """A table as a chart: lines along a column, a panel for each value that is drawn, as a PNG of bounded size.
 
 What belongs here: reading the points, thinning them so that peaks stay, and drawing them.
-What does not: what an entity draws (`lakehouse.chart`), histories of keys (`timeline_png.py`).
+What does not: what an entity draws (`lakehouse.chart`), which rows that are (`chart_rows.py`), candles
+(`chart_candles.py`), histories of keys (`timeline_png.py`).
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lakehouse_assets.engines.base import Engine, Handle, Relation
 from lakehouse_assets.entities.options import Chart
-from lakehouse_assets.errors import CatalogError, LakeError, NotRunnable
+from lakehouse_assets.errors import LakeError
+from lakehouse_assets.serve import canvas, chart_candles
+from lakehouse_assets.serve.canvas import AXIS_LETTERS, Pen
+from lakehouse_assets.serve.chart_rows import LARGEST, Floats, check, drawn, is_number, is_steep
 from lakehouse_assets.sql.expand import quoted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.font_manager import FontProperties
 
 READ = 2_000_000
 """Rows that are read as they are, about; of more every n-th is, the newest of each line among them."""
@@ -34,18 +34,12 @@ POINTS = 4000
 """Places of all lines together, at most."""
 LINES = 12
 """Lines of a panel, the first ones by name; a legend with more cannot be read."""
-STEEP = 50
-"""A panel whose values are all above 0 and differ by more than this factor has a logarithmic axis."""
 INCHES_WIDE, INCHES_A_PANEL, DPI = 9.0, 2.6, 80
-TITLE_LETTERS, AXIS_LETTERS, LABEL_LETTERS = 90, 32, 40
-"""Letters that have room above the panels, beside one, and in the legend."""
-LARGEST = 1e150
-"""Numbers beyond are drawn here: an axis needs room to reckon with."""
+LABEL_LETTERS = 40
+"""Letters that have room in the legend."""
 MICROSECONDS_A_DAY = 86_400_000_000
 FIRST_DAY, LAST_DAY = -719_162.0, 2_932_896.0
 """0001-01-01 and 9999-12-31 in days since 1970-01-01: the days that an axis can name; others are drawn there."""
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -68,28 +62,22 @@ def png(engine: Engine, handle: Handle, chart: Chart, title: str) -> bytes:
 
     Raises:
         NotRunnable: matplotlib is not installed.
-        CatalogError: the table has no such column, `x` has no order that an axis shows, or one of `y` no numbers.
+        CatalogError: the table has no such column, `x` has no order that an axis shows, a column that is drawn holds no
+            numbers, or candles share a place.
         LakeError: matplotlib cannot draw these values.
+        SqlError: the condition does not fit the table's columns.
     """
-    try:
-        import matplotlib as mpl
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise NotRunnable(
-            f"drawing a chart needs matplotlib, which is not installed ({error})",
-            fix="install it: pip install 'lakehouse-assets[charts]'",
-        ) from error
+    canvas.check_installed()
+    title = f"{title}, {chart.where}" if chart.where else title
+    if chart.candles is not None:
+        bars = chart_candles.bars(engine, handle, chart)
+        with _told(title):
+            return chart_candles.png(bars, chart, chart.candles, title)
     found = lines(engine, handle, chart)
-    dated = not _is_number(handle.schema.field(chart.x).type)
-    target = io.BytesIO()
-    with mpl.rc_context(), _told(title):
-        mpl.rcdefaults()  # whatever this machine's matplotlibrc says
-        size = (INCHES_WIDE, INCHES_A_PANEL * len(chart.y) + 0.4)
-        figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
-        paint(figure, chart, found, title, dated=dated)
-        FigureCanvasAgg(figure).print_png(target, metadata={"Software": None})
-    return target.getvalue()
+    dated = not is_number(handle.schema.field(chart.x).type)
+    size = (INCHES_WIDE, INCHES_A_PANEL * len(chart.y) + 0.4)
+    with _told(title):
+        return canvas.png(size, DPI, lambda figure: paint(figure, chart, found, title, dated=dated), "constrained")
 
 
 @contextmanager
@@ -113,8 +101,8 @@ def lines(engine: Engine, handle: Handle, chart: Chart) -> list[Line]:
     Raises:
         CatalogError: the table has no such column, `x` has no order that an axis shows, or one of `y` no numbers.
     """
-    _check(handle, chart)
-    stored = {"stored": engine.read(handle)}
+    check(handle, chart)
+    stored = {"stored": drawn(engine, handle, chart)}
     by = f"s.{quoted(chart.by)}" if chart.by else "''"
     there = f"FROM stored AS s WHERE s.{quoted(chart.x)} IS NOT NULL"
     counted = f"SELECT {by} AS _line, count(*) AS _rows {there} GROUP BY 1 ORDER BY 1 LIMIT {LINES}"
@@ -201,60 +189,12 @@ def _thinned(line: Line, most: int) -> Line:
     return Line(line.label, line.places[chosen], tuple(value[chosen] for value in line.values))
 
 
-def _check(handle: Handle, chart: Chart) -> None:
-    def refuse(problem: str, value: str, choices: Sequence[str]) -> CatalogError:
-        problem = f"the chart of {handle.uri} {problem}"
-        return CatalogError(problem, value=value, choices=choices, fix="correct lakehouse.chart")
-
-    for name in (chart.x, *chart.y, *([chart.by] if chart.by else [])):
-        if name not in handle.schema.names:
-            raise refuse("draws a column that the table does not have", name, handle.schema.names)
-    ordered = [field.name for field in handle.schema if _is_number(field.type) or _is_time(field.type)]
-    if chart.x not in ordered:
-        raise refuse("runs along a column that holds no numbers, dates or timestamps", chart.x, ordered)
-    numbers = [field.name for field in handle.schema if _is_number(field.type)]
-    for name in chart.y:
-        if name not in numbers:
-            raise refuse("draws a column that holds no numbers", name, numbers)
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
-
-
-def _is_time(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind))
-
-
 # pixels
-
-
-class _Pen:
-    """Texts in matplotlib's own font: a letter that it lacks becomes "□", nothing is taken for mathematics."""
-
-    def __init__(self, font: Path) -> None:
-        from matplotlib.font_manager import get_font
-
-        self._path = str(font)
-        self._known = get_font(self._path).get_charmap()
-
-    def font(self, size: float) -> FontProperties:
-        """The font at a size in points."""
-        from matplotlib.font_manager import FontProperties
-
-        return FontProperties(fname=self._path, size=size)
-
-    def legible(self, text: str, most: int) -> str:
-        """The text in at most `most` letters of the font."""
-        cut = text if len(text) <= most else f"{text[: most - 1]}…"
-        return "".join(letter if ord(letter) in self._known else "□" for letter in cut)
 
 
 def paint(figure: Figure, chart: Chart, found: Sequence[Line], title: str, *, dated: bool) -> None:
     """Draw lines into an empty figure, a panel for each of `y`; `dated`: the places are days."""
-    import matplotlib as mpl
-
-    pen = _Pen(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+    pen = Pen()
     panels: list[Axes] = list(figure.subplots(len(chart.y), 1, sharex=True, squeeze=False)[:, 0])
     low, high = (FIRST_DAY, LAST_DAY) if dated else (-LARGEST, LARGEST)
     places = [np.clip(line.places, low, high) for line in found]
@@ -264,31 +204,23 @@ def paint(figure: Figure, chart: Chart, found: Sequence[Line], title: str, *, da
         ]
         _paint_axes(axes, pen.legible(name, AXIS_LETTERS), pen, [line.values[index] for line in found])
         if dated:
-            _name_days(axes)
+            canvas.name_days(axes)
         if index == 0 and chart.by and handles:
             labels = [pen.legible(line.label, LABEL_LETTERS) for line in found]
             legend = axes.legend(handles, labels, loc="upper left", prop=pen.font(7), frameon=False)
             for text in legend.get_texts():
                 text.set_parse_math(False)
     _span(panels[0], np.concatenate([np.empty(0), *places]), low, high)
-    panels[0].set_title(pen.legible(title, TITLE_LETTERS), loc="left", fontproperties=pen.font(10), parse_math=False)
+    panels[0].set_title(
+        pen.legible(title, canvas.TITLE_LETTERS), loc="left", fontproperties=pen.font(10), parse_math=False
+    )
 
 
-def _paint_axes(axes: Axes, name: str, pen: _Pen, values: Sequence[Floats]) -> None:
+def _paint_axes(axes: Axes, name: str, pen: Pen, values: Sequence[Floats]) -> None:
     axes.set_ylabel(name, fontproperties=pen.font(8), parse_math=False)
-    axes.tick_params(labelsize=7)
-    axes.grid(visible=True, color="#e6e8eb", linewidth=0.6)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+    canvas.settle(axes)
     if is_steep(values):
         axes.set_yscale("log")
-
-
-def is_steep(values: Sequence[Floats]) -> bool:
-    """Whether an axis of these values is logarithmic: all above 0, the largest more than `STEEP` times the smallest."""
-    every = np.concatenate([np.empty(0), *values])
-    every = every[~np.isnan(every)]
-    return bool(len(every) and every.min() > 1 / LARGEST and every.max() / STEEP > every.min())
 
 
 def _span(axes: Axes, places: Floats, low: float, high: float) -> None:
@@ -297,11 +229,3 @@ def _span(axes: Axes, places: Floats, low: float, high: float) -> None:
         first, last = float(places.min()), float(places.max())
         margin = 0.05 * (last - first) or max(abs(first) * 1e-6, 1.0)
         axes.set_xlim(max(first - margin, low), min(last + margin, high))
-
-
-def _name_days(axes: Axes) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    locator = AutoDateLocator()
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))

@@ -1,17 +1,14 @@
 """The drawing of `timeline.py` as a PNG: the same lines, the same texts, bounded in size.
 
-What belongs here: pixels, and the one import of matplotlib. What does not: what is drawn where (`timeline.py`).
-Equal timelines give equal bytes under one version of matplotlib: nothing of the machine goes in (its own font, default
-settings, no time).
+What belongs here: pixels. What does not: what is drawn where (`timeline.py`), figures and texts (`canvas.py`).
 """
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lakehouse_assets.errors import NotRunnable
+from lakehouse_assets.serve import canvas
+from lakehouse_assets.serve.canvas import BLUE, GREY, GRID, OCHRE, RED, SLATE, VIOLET, Pen
 from lakehouse_assets.serve.timeline import Layout, Line, Timeline, fit, layout, left_out_text
 
 if TYPE_CHECKING:
@@ -29,15 +26,9 @@ LEFT, WIDE = 0.235, 0.36
 """Where the bars begin and how wide they are, in parts of the picture."""
 OPEN = 1.08
 """Where on the axis, whose last event is at 1, an open row ends."""
-BLUE, GREY, INK = "#2f6fb3", "#b9bec5", "#1f2328"
-MARKS = {
-    "quarantined": ("X", "#c62f2f"),
-    "superseded": ("d", "#8a6d00"),
-    "retracted": ("x", "#6f42c1"),
-    "filtered": ("_", "#57606a"),
-}
+MARKS = {"quarantined": ("X", RED), "superseded": ("d", OCHRE), "retracted": ("x", VIOLET), "filtered": ("_", SLATE)}
 """Marker and colour of an event that does not show, by its fate."""
-APPLIED_IN_SILENCE = ("o", "#57606a")
+APPLIED_IN_SILENCE = ("o", SLATE)
 
 
 def png(timeline: Timeline) -> bytes:
@@ -46,47 +37,16 @@ def png(timeline: Timeline) -> bytes:
     Raises:
         NotRunnable: matplotlib is not installed.
     """
-    try:
-        import matplotlib as mpl
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise NotRunnable(
-            f"drawing a PNG needs matplotlib, which is not installed ({error})",
-            fix="install it: pip install 'lakehouse-assets[charts]'; the drawing for the terminal needs nothing",
-        ) from error
+    canvas.check_installed("the drawing for the terminal needs nothing")
     drawing = layout(timeline, MOST_LINES)
-    with mpl.rc_context():
-        mpl.rcdefaults()  # whatever this machine's matplotlibrc says
-        figure = Figure(figsize=(INCHES_WIDE, _inches_high(drawing)), dpi=DPI, facecolor="white")
-        _paint(figure, drawing, _Pen(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"))
-        target = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(target, metadata={"Software": None})
-    return target.getvalue()
+    return canvas.png((INCHES_WIDE, _inches_high(drawing)), DPI, lambda figure: _paint(figure, drawing, Pen()))
 
 
 def _inches_high(drawing: Layout) -> float:
     return 1.3 + INCHES_A_LINE * max(len(drawing.lines), 1)
 
 
-class _Pen:
-    """Writes text in matplotlib's own font; a character that it lacks becomes "□"."""
-
-    def __init__(self, font: Path) -> None:
-        from matplotlib.font_manager import FontProperties, get_font
-
-        self._font = FontProperties(fname=str(font))
-        self._known = get_font(str(font)).get_charmap()
-
-    def write(self, axes: Axes, x: float, y: float, text: str, **how: Any) -> None:
-        """Put text at a place of the axes; nothing in it is taken for mathematics."""
-        legible = "".join(letter if ord(letter) in self._known else "□" for letter in text)
-        properties = self._font.copy()
-        properties.set_size(how.pop("size", 9))
-        axes.text(x, y, legible, fontproperties=properties, parse_math=False, color=INK, **how)
-
-
-def _paint(figure: Figure, drawing: Layout, pen: _Pen) -> None:
+def _paint(figure: Figure, drawing: Layout, pen: Pen) -> None:
     high = _inches_high(drawing)
     axes = figure.add_axes((LEFT, 0.35 / high, WIDE, 1 - 1.2 / high))
     count = max(len(drawing.lines), 1)
@@ -95,7 +55,7 @@ def _paint(figure: Figure, drawing: Layout, pen: _Pen) -> None:
     axes.set_xticks(drawing.ticks, labels=[])
     axes.set_yticks([])
     axes.xaxis.tick_top()
-    axes.grid(visible=True, axis="x", color="#e6e8eb", linewidth=0.8)
+    axes.grid(visible=True, axis="x", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     for side in ("left", "right", "bottom"):
         axes.spines[side].set_visible(False)
@@ -111,7 +71,7 @@ def _paint(figure: Figure, drawing: Layout, pen: _Pen) -> None:
         pen.write(axes, 0, count - 0.2, left_out_text(drawing) if drawing.lines else "no row and no event", va="top")
 
 
-def _paint_line(axes: Axes, number: int, line: Line, pen: _Pen) -> None:
+def _paint_line(axes: Axes, number: int, line: Line, pen: Pen) -> None:
     pen.write(axes, -0.025, number, fit(line.label, LABEL_CELLS).rstrip(), ha="right", va="center", size=8)
     pen.write(axes, OPEN + 0.03, number, fit(line.text, NOTE_CELLS).rstrip(), ha="left", va="center", size=8)
     if line.kind in ("row", "gap"):
