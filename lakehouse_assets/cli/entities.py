@@ -58,7 +58,7 @@ def _row(catalog: Catalog, entity: Entity) -> dict[str, Any]:
 @format_option("table", "json")
 def validate(catalog: Path | None, form: str) -> None:
     """Check the whole catalog and show every fault; exit code 2 if there is one."""
-    from lakehouse_assets.tables.refresh import KINDS
+    from lakehouse_assets.sources.base import FORMATS
 
     settings = open_settings(catalog=catalog)
     try:
@@ -72,23 +72,24 @@ def validate(catalog: Path | None, form: str) -> None:
         print_rows([], FAULTS, form)
     say(f"{settings.catalog}: {len(loaded.entities)} entities make {len(loaded.destinations)} tables; no faults")
     for table, feeds in loaded.destinations.items():
-        if feeds[0].kind not in (*KINDS, "view"):
-            say(f"note: {table} is a table of kind {feeds[0].kind!r}, which this version validates and does not run")
+        form = feeds[0].source_format
+        if feeds[0].reads_outside and form not in (*FORMATS, "delta"):
+            say(f"note: {table} has source_format {form!r}, which this version validates and does not read")
 
 
 def _check_options(catalog: Catalog) -> None:
-    """Raise `CatalogError` if a topic could not be opened with the options that its entity gives; none is opened."""
+    """Raise `CatalogError` if a source could not be opened with the options that its entity gives; none is opened."""
     from lakehouse_assets.entities import yaml_lines
     from lakehouse_assets.entities.catalog import TOP_KEY
     from lakehouse_assets.entities.checks import Misfit
     from lakehouse_assets.entities.faults import Place, refuse
-    from lakehouse_assets.sources.kafka_options import faults_of
+    from lakehouse_assets.sources.base import option_faults
 
     documents = [(name, yaml_lines.read(text)) for name, text in sorted(catalog.files.items())]
     places = [Place(name, doc, at) for name, doc in documents for at in range(len(doc.data[TOP_KEY] or ()))]
     faults = []
     for place, entity in zip(places, catalog.entities, strict=True):
-        for error in faults_of(entity) if entity.source_format == "kafka" and entity.is_enabled else ():
+        for error in option_faults(entity) if entity.is_enabled else ():
             choices = tuple(map(str, error.choices))
             misfit = Misfit(("read_options",), error.problem, error.value, choices, error.fix)
             faults.append(place.fault(entity, misfit))

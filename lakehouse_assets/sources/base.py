@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pyarrow as pa
 
-from lakehouse_assets.errors import IncarnationChanged, NotRunnable
+from lakehouse_assets.errors import IncarnationChanged, NotRunnable, SettingsError, SourceError
 
 if TYPE_CHECKING:
     from lakehouse_assets.entities.model import Entity
@@ -217,6 +217,77 @@ class Source(ABC):
         self.close()
 
 
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a partition holds at its source: how many rows, and a checksum of all of them in their order.
+
+    Attributes:
+        checksum: any text without a colon; equal for equal rows, whoever asks and whenever.
+    """
+
+    rows: int
+    checksum: str
+
+    def __str__(self) -> str:
+        return f"{self.rows}:{self.checksum}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The fingerprint that `str` wrote.
+
+        Raises:
+            SourceError: the text is no fingerprint.
+        """
+        rows, colon, checksum = text.partition(":")
+        if not (colon and rows.isascii() and rows.isdigit()):
+            raise SourceError(
+                "a fingerprint is the number of rows, a colon and a checksum",
+                value=text,
+                fix="see who wrote it: fingerprints are recorded by the plans of this project alone",
+            )
+        return cls(int(rows), checksum)
+
+
+class PartitionedSource(Source):
+    """A source whose rows stand in partitions by date, each of which is extracted by itself and as a whole.
+
+    A key is an ISO date. A partition may change afterwards; its fingerprint does then.
+    """
+
+    incremental: ClassVar[bool] = False
+
+    @abstractmethod
+    def partitions(self) -> Mapping[str, str]:
+        """Key -> quick fingerprint (the row count as text) of every date of the table, in the order of dates. Cheap."""
+
+    @abstractmethod
+    def fingerprint(self, key: str) -> Fingerprint:
+        """Rows and checksum of one partition at the source, now.
+
+        Raises:
+            SourceMissing: there is no such partition.
+        """
+
+    @abstractmethod
+    def columns_of(self, key: str) -> pa.Schema:
+        """The columns of one partition as extracted: with `_row`, without the partition column.
+
+        Raises:
+            SourceMissing: there is no such partition.
+        """
+
+    @abstractmethod
+    def read_partition(self, key: str) -> Iterator[pa.RecordBatch]:
+        """The rows of one partition in stored order, in bounded slices with the schema `columns_of(key)`.
+
+        `_row` (int64) is the number of the row within its partition, from 0. An empty partition gives no batch.
+
+        Raises:
+            SourceMissing: there is no such partition.
+            SourceBusy: the partition changed while it was read; what was given must not be used.
+        """
+
+
 FORMATS: Mapping[str, str] = {
     "sqlite": "lakehouse_assets.sources.sqlite:SqliteSource",
     "cloudFiles": "lakehouse_assets.sources.files:DiscoveredFiles",
@@ -226,8 +297,25 @@ FORMATS: Mapping[str, str] = {
     "parquet": "lakehouse_assets.sources.files:WholeFiles",
     "avro": "lakehouse_assets.sources.files:WholeFiles",
     "orc": "lakehouse_assets.sources.files:WholeFiles",
+    "kdb": "lakehouse_assets.sources.kdb:KdbSource",
 }
 """source_format -> the class that reads it. A format that is not here is declared now and runs later."""
+
+
+_JUDGES: Mapping[str, str] = {
+    "kafka": "lakehouse_assets.sources.kafka_options:faults_of",
+    "kdb": "lakehouse_assets.sources.kdb_options:faults_of",
+}
+"""source_format -> what judges the options of an entity without asking a server."""
+
+
+def option_faults(entity: Entity) -> Sequence[SettingsError]:
+    """Everything that is wrong with the options of an entity, as far as its format can tell without being opened."""
+    if entity.source_format not in _JUDGES:
+        return ()
+    module, name = _JUDGES[entity.source_format].split(":")
+    faults: Sequence[SettingsError] = getattr(importlib.import_module(module), name)(entity)
+    return faults
 
 
 def open_source(entity: Entity) -> Source:
