@@ -6,19 +6,22 @@ What belongs here: putting the rooms together. What does not: anything at import
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import dagster as dg
 
 from lakehouse_assets.assets.factory import build_assets, written
 from lakehouse_assets.assets.maintenance import build_maintenance
+from lakehouse_assets.assets.partitions import partitions_of
 from lakehouse_assets.assets.resources import LakehouseResource, Project
 from lakehouse_assets.automation.conditions import derived
 from lakehouse_assets.automation.failures import build_failure_sensor
-from lakehouse_assets.automation.jobs import build_jobs
+from lakehouse_assets.automation.jobs import build_jobs, whole
 from lakehouse_assets.automation.lag import build_lag_sensors
+from lakehouse_assets.automation.partitions import build_partition_sensors
 from lakehouse_assets.automation.produce import build_producers
-from lakehouse_assets.automation.schedules import build_schedules
+from lakehouse_assets.automation.schedules import build_schedules, jobs_of_schedules
 from lakehouse_assets.automation.sensors import build_sensors
 from lakehouse_assets.databricks.executor import by_target
 from lakehouse_assets.databricks.launcher import SwitchableStepLauncher
@@ -65,23 +68,30 @@ def build_defs(
         default_status=sensors,
         description="Refreshes a table when the data of a table that it reads has changed",
     )
+    assets = [
+        *build_assets(project, tables, derived, elsewhere),
+        *([build_maintenance(project, elsewhere)] if tables else []),
+    ]
+    bound = {
+        "lakehouse": LakehouseResource.of(settings),
+        "step_launcher": SwitchableStepLauncher.of(settings, project.catalog),
+        **(resources or {}),
+    }
+    executor = by_target(settings.target)
+    jobs: Sequence[Any] = [*build_jobs(tables), *jobs_of_schedules(project.catalog, tables)]
+    if any(partitions_of(project.catalog, table) is not None for table in tables):
+        jobs = whole(jobs, assets, bound, executor)
     return dg.Definitions(
-        assets=[
-            *build_assets(project, tables, derived, elsewhere),
-            *([build_maintenance(project, elsewhere)] if tables else []),
-        ],
-        jobs=[*build_jobs(tables), *build_producers(project)],
-        schedules=build_schedules(tables, schedules),
+        assets=assets,
+        jobs=[*jobs, *build_producers(project)],
+        schedules=build_schedules(tables, schedules, {job.name: job for job in jobs}),
         sensors=[
             *build_sensors(project, tables, sensors),
             *build_lag_sensors(project, tables, sensors),
+            *build_partition_sensors(project, tables, sensors),
             follow,
             build_failure_sensor(settings, sensors),
         ],
-        resources={
-            "lakehouse": LakehouseResource.of(settings),
-            "step_launcher": SwitchableStepLauncher.of(settings, project.catalog),
-            **(resources or {}),
-        },
-        executor=by_target(settings.target),
+        resources=bound,
+        executor=executor,
     )

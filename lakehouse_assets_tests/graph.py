@@ -59,6 +59,7 @@ def _asset(defs: dg.Definitions, key: dg.AssetKey) -> dict[str, Any]:
         "written": node.is_executable,
         "follows": node.automation_condition.get_label() if node.automation_condition else None,
         "fresh": bool(node.freshness_policy),
+        **({"days": str(node.partitions_def)} if node.partitions_def else {}),
     }  # fmt: skip
 
 

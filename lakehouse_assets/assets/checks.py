@@ -107,6 +107,8 @@ class Checks:
     def generated(self) -> list[str]:
         """The names of the checks that follow from the entity."""
         head = self.feeds[0]
+        if head.kind == "extract":  # a file is whole, or it is not there
+            return []
         found = checks_history.generated(head) if self._has_history else ["schema", "rows_reconciled"]
         found += ["primary_key"] if head.kind == "query" and head.primary_keys else []
         found += ["values_fit"] if head.kind in ("landed", "conformed") else []
@@ -152,6 +154,11 @@ class Checks:
                 continue
             judge = _JUDGES[name]
             yield judge(self, evidence) if evidence.outcomes or name in _OF_TABLE else self._repeated(evidence, name)
+
+    def unjudged(self) -> Iterator[dg.AssetCheckResult]:
+        """The verdicts on a table that is not there, because nothing was there to make it of: they pass, and say so."""
+        for check in (*(rule.check for rule in self.rules), *self.generated()):
+            yield self._result(check, True, _WARN, {"rows_judged": 0, "note": "there is no table yet"})
 
     def refused(self, error: ExpectationFailed) -> Iterator[dg.AssetCheckResult]:
         """The verdicts that stopped a batch before anything was written."""

@@ -24,6 +24,7 @@ from lakehouse_assets.assets.naming import (
     source_kind,
     tags_of,
 )
+from lakehouse_assets.assets.partitions import BACKFILL, makes, mark, partitions_of, reads_days
 from lakehouse_assets.assets.resources import LakehouseResource, Project, RefreshConfig
 from lakehouse_assets.assets.step import Destination, Event, check_confirmed, failures, materialize
 from lakehouse_assets.entities.catalog import Catalog
@@ -35,8 +36,9 @@ RETRIES = dg.RetryPolicy(max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL,
 SHORTEST = timedelta(minutes=1)
 """The shortest freshness window that Dagster watches."""
 NEVER = timedelta(days=36500)
-Derived = Callable[[Sequence[dg.AssetKey]], dg.AutomationCondition]
-"""The views among a table's dependencies -> when it is refreshed."""
+Derived = Callable[[Sequence[dg.AssetKey], Sequence[dg.AssetKey], str | None], dg.AutomationCondition]
+"""The views among a table's dependencies, those of which it reads all days, and for a table that reads days the tag of
+runs that make it -> when it is refreshed."""
 Elsewhere = Callable[[dg.AssetExecutionContext], Iterator[Event] | None]
 """A step -> what it yields when its work is done in another place; `None`: it is done here."""
 
@@ -62,9 +64,17 @@ def build_assets(
             found.append(_spec(catalog, lake, table, feeds, table))
             continue
         views = [asset_key(name) for name in _upstreams(catalog, table) if is_view(catalog, name)]
-        condition = None if feeds[0].reads_outside else derived(views)
+        partial = [asset_key(name) for name in _upstreams(catalog, table) if _is_partial(catalog, table, name)]
+        tag = makes(asset_key(table)) if reads_days(catalog, table) else None
+        condition = None if feeds[0].reads_outside else derived(views, partial, tag)
         found.append(_multi_asset(project, lake, tables[table], condition, elsewhere))
     return found + list(_sources(catalog))
+
+
+def _is_partial(catalog: Catalog, table: TableName, upstream: TableName) -> bool:
+    """Whether a table without partitions reads one that has some: days without data are never made there."""
+    has_none = partitions_of(catalog, table) is None
+    return has_none and not is_view(catalog, upstream) and partitions_of(catalog, upstream) is not None
 
 
 def is_external(feeds: Sequence[Entity]) -> bool:
@@ -97,6 +107,8 @@ def _multi_asset(
     elsewhere: Elsewhere,
 ) -> dg.AssetsDefinition:
     specs = [_spec(project.catalog, lake, made.table, made.feeds, output, condition) for output in made.outputs]
+    days = partitions_of(project.catalog, made.table)
+    above = [asset_key(table) for table in project.catalog.destinations if reads_days(project.catalog, table)]
 
     @dg.multi_asset(
         name=op_name(made.table),
@@ -104,6 +116,7 @@ def _multi_asset(
         check_specs=made.checks.specs(),
         pool=str(made.table),
         retry_policy=RETRIES,
+        backfill_policy=None if days is None else BACKFILL,
     )
     def step(
         context: dg.AssetExecutionContext,
@@ -113,6 +126,8 @@ def _multi_asset(
     ) -> Iterator[Event]:
         with failures():
             check_confirmed(context)
+        if days is not None:
+            mark(context, above)
         sent = elsewhere(context)
         yield from materialize(project, made, context, config, lakehouse) if sent is None else sent
 
@@ -143,6 +158,7 @@ def _spec(
         tags=tags,
         kinds=kinds_of(feeds),
         freshness_policy=freshness_policy(feeds[0]) if own and feeds[0].kind != "view" else None,
+        partitions_def=None if external else partitions_of(catalog, table),
     )
 
 

@@ -49,7 +49,7 @@ def of_definition(lake: Lake, table: TableName, feeds: Sequence[Entity]) -> dict
     found: dict[str, Any] = {
         "dagster/table_name": str(table),
         "dagster/uri": lake.uri(table),
-        "dagster/storage_kind": "delta",
+        "dagster/storage_kind": "parquet" if feeds[0].kind == "extract" else "delta",
         "kind": feeds[0].kind,
         "entities": ", ".join(feed.entity_id for feed in feeds),
     }
@@ -73,6 +73,10 @@ def _recipe(catalog: Catalog, entity: Entity) -> dict[str, Any]:
     recipe = entity.model_dump(mode="json", include=set(_RECIPE))
     if entity.reads_outside:
         return recipe
+    if entity.kind == "asof":
+        recipe["tables"] = list(entity.lakehouse.tables)
+        recipe["asof"] = {name: value for name, value in entity.read_options.items() if name.startswith("asof.")}
+        recipe["tolerance"] = entity.lakehouse.tolerance
     recipe["source"] = catalog.sql(entity) if entity.source_format == "sql" else entity.source
     views = [up for up in catalog.upstreams(entity.table) if is_view(catalog, up)]
     return recipe | {"views": [code_version(catalog, catalog.destinations[view]) for view in views]}
@@ -231,7 +235,7 @@ def clipped(position: Mapping[str, Any]) -> Any:
 
 def of_source(found: Look, now: dt.datetime) -> dict[str, Any]:
     """Metadata of an observation: what a source says of itself, where reading ended, and how far that is behind."""
-    facts: dict[str, Any] = {f"source/{name}": _shown(value) for name, value in found.facts.items()}
+    facts = of_description(found.facts)
     facts["latest_position"] = dg.MetadataValue.json(clipped(found.latest))
     if found.last:
         age = (now - found.last.planned_at).total_seconds()
@@ -242,6 +246,11 @@ def of_source(found: Look, now: dt.datetime) -> dict[str, Any]:
         facts["lag"] = found.waiting
         facts["lag_by_part"] = dg.MetadataValue.json(dict(found.lag))
     return facts
+
+
+def of_description(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a source says of itself, as metadata."""
+    return {f"source/{name}": _shown(value) for name, value in facts.items()}
 
 
 def _shown(value: Any) -> Any:
@@ -267,12 +276,33 @@ def _lineage(work: Work, entity: Entity, columns: Sequence[str]) -> dict[str, li
     if entity.reads_outside:
         passed = [] if entity.select_expr else [name for name in columns if not name.startswith("_")]
         return {name: [dg.TableColumnDep(source_key(entity), name)] for name in passed}
+    if entity.kind == "asof":
+        return _lineage_of_asof(work, entity)
     sql = view.expanded(work, entity.table) if entity.kind == "query" else work.catalog.sql(entity)
     names = {name: work.catalog.resolve(name) for name in tables(parse_query(sql, str(entity.table)))}
     handles = {name: work.engine.find(work.uri(table)) for name, table in names.items()}
     found = lineage_of(sql, {name: handle.schema for name, handle in handles.items() if handle})
     return {
         column: [dg.TableColumnDep(asset_key(names[upstream]), name) for upstream, name in deps]
+        for column, deps in found.items()
+    }
+
+
+def _lineage_of_asof(work: Work, entity: Entity) -> dict[str, list[dg.TableColumnDep]]:
+    """Columns of the left table keep their names in the join; those of the right one are named by the entity."""
+    import pyarrow as pa
+
+    from lakehouse_assets.entities.asof import brought
+    from lakehouse_assets.sql.lineage import column_lineage as lineage_of
+
+    left, right = (work.catalog.resolve(name) for name in entity.lakehouse.tables)
+    handle = work.engine.find(work.uri(left))
+    origin = {name: (left, name) for name in handle.schema.names} if handle else {}
+    origin |= {named: (right, name) for name, named in brought(entity).items()}
+    joined = pa.schema([(name, pa.string()) for name in origin])
+    found = lineage_of(f"SELECT {', '.join(entity.select_expr) or '*'} FROM joined", {"joined": joined})
+    return {
+        column: [dg.TableColumnDep(asset_key(origin[name][0]), origin[name][1]) for _, name in deps if name in origin]
         for column, deps in found.items()
     }
 

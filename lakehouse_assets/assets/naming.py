@@ -71,7 +71,12 @@ def kinds_of(feeds: Sequence[Entity]) -> set[str]:
     """What a table is made of, as the UI shows it: the layer, `delta`, and where its rows come from."""
     head = feeds[0]
     made = {"dlt": "sql", "delta": "sql"}.get(head.source_format) or source_kind(head)
-    return {_tag(head.table.layer), made, "view" if head.kind == "view" else "delta"}
+    return {_tag(head.table.layer), made, storage_of(head)}
+
+
+def storage_of(entity: Entity) -> str:
+    """What a table is stored as: `delta`; an extract is files of `parquet`, a `view` is not stored."""
+    return {"view": "view", "extract": "parquet"}.get(entity.kind, "delta")
 
 
 def source_kind(entity: Entity) -> str:

@@ -16,8 +16,10 @@ import dagster as dg
 
 from lakehouse_assets.assets import metadata
 from lakehouse_assets.assets.checks import Checks, Evidence
+from lakehouse_assets.assets.metadata_extract import extracted, observed
 from lakehouse_assets.assets.metadata_history import of_history
 from lakehouse_assets.assets.naming import asset_key, source_key
+from lakehouse_assets.assets.partitions import NOTHING, events, keys_of, partitions_of, rows_of, versions
 from lakehouse_assets.assets.resources import LakehouseResource, Project, RefreshConfig
 from lakehouse_assets.assets.watch import look
 from lakehouse_assets.entities.model import Entity, TableName
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from lakehouse_assets.tables.base import Outcome, Work
 
 PROGRESS_SECONDS = 5.0
+NO_DATA = "no_such_partition"
+"""The code of a notice of a day that a source has nothing of: in a range of days weekends are no trouble."""
 RESET_TAG, CONFIRM_TAG = "lakehouse/reset", "lakehouse/confirm"
 """The tag of a run that starts a group of tables over, and the one by which a person confirms it: both the group."""
 Event = dg.MaterializeResult | dg.AssetCheckResult
@@ -61,13 +65,19 @@ def materialize(
         "progress": _progress(context),
         "notify": lambda _entity, notices: _tell(context, notices),
     }
+    keys = keys_of(project.catalog, destination.table, context)
     with failures(), lakehouse.open(project, **more) as work:
+        outcomes: list[Outcome] = []
         try:
-            outcomes = _refresh(work, destination.table, config, context)
-        except ExpectationFailed as error:
-            yield from destination.checks.refused(error)
+            outcomes.extend(_refresh(work, destination.table, config, keys, context))
+        except LakehouseError as error:
+            _tell_others(work, destination, context)
+            if isinstance(error, ExpectationFailed):
+                yield from destination.checks.refused(error)
             raise
-        yield from _report(work, destination, context, outcomes)
+        yield from _report(work, destination, context, keys, outcomes)
+        if keys is None or len(keys) > 1:
+            _tell_days(work, destination, context, keys, outcomes)
 
 
 def check_confirmed(context: dg.AssetExecutionContext) -> None:
@@ -109,25 +119,51 @@ def failure_of(error: LakehouseError) -> dg.Failure:
     return dg.Failure(str(error), metadata=facts, allow_retries=error.transient)
 
 
-def _refresh(work: Work, table: TableName, config: RefreshConfig, context: dg.AssetExecutionContext) -> list[Outcome]:
+def _refresh(
+    work: Work, table: TableName, config: RefreshConfig, keys: list[str] | None, context: dg.AssetExecutionContext
+) -> Iterator[Outcome]:
     from lakehouse_assets.tables.refresh import refresh
 
-    outcomes = []
-    for outcome in refresh(work, table, rebuild=config.full_refresh):
-        outcomes.append(outcome)
+    made = 0
+    for outcome in refresh(work, table, rebuild=config.full_refresh, partitions=keys):
+        made += 1
+        name = f"{table} {outcome.plan.feed.partition}".rstrip()
         context.log.info(
-            f"{table} batch {outcome.plan.number} ({outcome.plan.mode}): {outcome.rows_in} rows in, {outcome.valid} "
+            f"{name} batch {outcome.plan.number} ({outcome.plan.mode}): {outcome.rows_in} rows in, {outcome.valid} "
             f"valid, {outcome.quarantined} quarantined, {outcome.dropped} dropped"
         )
         _tell(context, outcome.notices)
-    if not outcomes:
+        yield outcome
+    if not made:
         context.log.info(f"{table}: nothing new")
-    return outcomes
+
+
+def _tell_days(
+    work: Work,
+    destination: Destination,
+    context: dg.AssetExecutionContext,
+    keys: Sequence[str] | None,
+    outcomes: Sequence[Outcome],
+) -> None:
+    """Report the days of a table that moved, each by itself; a table without days has none."""
+    if partitions_of(work.catalog, destination.table) is None:
+        return
+    for event in events(work, context.instance, destination.table, keys, outcomes):
+        context.log_event(event)
+
+
+def _tell_others(work: Work, destination: Destination, context: dg.AssetExecutionContext) -> None:
+    """Report the days that moved: one that failed does not hide the others."""
+    try:
+        _tell_days(work, destination, context, None, ())
+    except LakehouseError as error:
+        context.log.warning(f"{destination.table}: the days that moved could not be reported: {error}")
 
 
 def _tell(context: dg.AssetExecutionContext, notices: Sequence[Notice]) -> None:
     for notice in notices:
-        context.log.warning(f"{notice.code}: {notice.message}")
+        told = context.log.info if notice.code == NO_DATA else context.log.warning
+        told(f"{notice.code}: {notice.message}")
 
 
 def _progress(context: dg.AssetExecutionContext) -> Callable[[str, int], None]:
@@ -144,14 +180,24 @@ def _progress(context: dg.AssetExecutionContext) -> Callable[[str, int], None]:
 
 
 def _report(
-    work: Work, destination: Destination, context: dg.AssetExecutionContext, outcomes: Sequence[Outcome]
+    work: Work,
+    destination: Destination,
+    context: dg.AssetExecutionContext,
+    keys: Sequence[str] | None,
+    outcomes: Sequence[Outcome],
 ) -> Iterator[Event]:
+    if destination.feeds[0].kind == "extract":
+        _observe_extract(work, destination.feeds[0], context)
+        yield extracted(work, destination.feeds[0], keys, outcomes)
+        return
     lag = _observe(work, destination, context)
     for table in destination.outputs:
         key = asset_key(table)
-        found = metadata.state(work, table, metadata.recorded_version(context.instance, key))
+        found = metadata.state(work, table, _recorded(work, table, context))
         if found is None:  # a quarantine or log that no row was sent to yet
-            yield dg.MaterializeResult(key, {"dagster/row_count": 0}, data_version=dg.DataVersion("none"))
+            none = dg.DataVersion("none" if keys is None else NOTHING)
+            unjudged = list(destination.checks.unjudged()) if table == destination.table else []
+            yield dg.MaterializeResult(key, _no_rows(keys), unjudged, none)
             continue
         facts = metadata.of_table(work, found.handle, _comments(destination))
         results: list[dg.AssetCheckResult] = []
@@ -166,7 +212,29 @@ def _report(
             newest = _newest(work, destination)
             evidence = Evidence(work, found.handle, context.instance, outcomes, notices, newest, lag)
             results = list(destination.checks.results(evidence))
-        yield dg.MaterializeResult(key, facts, results, dg.DataVersion(found.data_version))
+        if keys is not None and len(keys) == 1:
+            facts["dagster/partition_row_count"] = rows_of(work, table, keys).get(keys[0], 0)
+        version = found.data_version if keys is None else _version(work, table, keys)
+        yield dg.MaterializeResult(key, facts, results, dg.DataVersion(version))
+
+
+def _no_rows(keys: Sequence[str] | None) -> dict[str, int]:
+    """The metadata of a table that is not there."""
+    return {"dagster/row_count": 0} | (
+        {"dagster/partition_row_count": 0} if keys is not None and len(keys) == 1 else {}
+    )
+
+
+def _recorded(work: Work, table: TableName, context: dg.AssetExecutionContext) -> str | None:
+    """The version of the table that was reported last; of one with days it is of a day, which says nothing of all."""
+    if partitions_of(work.catalog, table) is not None:
+        return None
+    return metadata.recorded_version(context.instance, asset_key(table))
+
+
+def _version(work: Work, table: TableName, keys: Sequence[str]) -> str:
+    """That of the one day that a run is about; of several days each has its own, which is told by itself."""
+    return versions(work, table, keys).get(keys[0], NOTHING) if len(keys) == 1 else NOTHING
 
 
 def _comments(destination: Destination) -> dict[str, str]:
@@ -191,6 +259,14 @@ def _notices(work: Work, destination: Destination, outcomes: Sequence[Outcome]) 
         return []
     drafts = (draft for _, draft in preview(work, destination.table))
     return [notice for draft in drafts if isinstance(draft, Draft | Idle) for notice in draft.notices]
+
+
+def _observe_extract(work: Work, entity: Entity, context: dg.AssetExecutionContext) -> None:
+    """Report what the source of an extract looks like now; one that cannot be asked is a line in the log."""
+    try:
+        context.log_event(observed(work, entity))
+    except LakehouseError as error:
+        context.log.warning(f"{source_key(entity).to_user_string()} could not be observed: {error}")
 
 
 def _observe(work: Work, destination: Destination, context: dg.AssetExecutionContext) -> int | None:

@@ -1,5 +1,8 @@
 """Jobs: for each group of tables one that refreshes it and one that starts it over; for everything; for maintenance.
 
+A job asks for no partition: it makes all that is behind, of tables with days as of others (`whole`). Days by choice are
+materialized from the graph.
+
 What belongs here: selections with a name. What does not: when they run.
 """
 
@@ -35,6 +38,22 @@ def build_jobs(written: Mapping[TableName, Destination]) -> list[UnresolvedAsset
         upkeep = dg.AssetSelection.assets(KEY)
         jobs.append(dg.define_asset_job(MAINTENANCE, upkeep, description="Compact, vacuum and checkpoint every table"))
     return jobs
+
+
+def whole(
+    jobs: Sequence[UnresolvedAssetJobDefinition],
+    assets: Sequence[dg.AssetsDefinition | dg.AssetSpec],
+    resources: Mapping[str, object],
+    executor: dg.ExecutorDefinition,
+) -> list[dg.JobDefinition]:
+    """The jobs over the same tables, taken without their days.
+
+    Dagster runs a job over tables with days for days that somebody chose, where all of them have the same ones.
+    Taken without them, a table is made where it is behind, and its step reports each day that moved.
+    """
+    plain = dg.map_asset_specs(lambda spec: spec.replace_attributes(partitions_def=None), assets)
+    defs = dg.Definitions(assets=list(plain), jobs=list(jobs), resources=resources, executor=executor)
+    return [defs.resolve_job_def(job.name) for job in jobs]
 
 
 def _reset(group: str, members: Sequence[Destination]) -> UnresolvedAssetJobDefinition:

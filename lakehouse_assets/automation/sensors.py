@@ -19,6 +19,7 @@ import dagster as dg
 from lakehouse_assets.assets import metadata
 from lakehouse_assets.assets.factory import is_external
 from lakehouse_assets.assets.naming import asset_key, digest
+from lakehouse_assets.assets.partitions import event, moved, partitions_of, recorded, rows_of, versions
 from lakehouse_assets.assets.resources import LakehouseResource, Project
 from lakehouse_assets.assets.step import Destination
 from lakehouse_assets.assets.watch import Look, look, watchable
@@ -33,6 +34,8 @@ SOURCES, COMMITS = "sources", "commits"
 INTERVAL_SECONDS = 30
 TICK_SECONDS = 30.0
 """How long a tick looks; Dagster gives up on one after 60 s."""
+DAYS = 100
+"""How many days of a table a tick reports at most."""
 FAILURES = 5
 """After so many failed runs over the same batch nothing more is requested: somebody has to look."""
 BACKOFF_SECONDS = 60.0
@@ -197,10 +200,14 @@ class CommitTick:
         or the run is still active and its table is left for the next tick. So nothing is reported twice.
         """
         opened: dict[TableName, metadata.State] = {}
+        days: dict[TableName, Mapping[str, str]] = {}
         after = cursor
         for after, table in self.turn.take(tables, cursor):  # noqa: B007 - the last one is used
             key = asset_key(table)
             try:
+                if partitions_of(self.work.catalog, table) is not None:
+                    days[table] = versions(self.work, table)
+                    continue
                 found = metadata.state(self.work, table, metadata.recorded_version(self.instance, key))
             except Exception as error:  # one broken table must not stop the others
                 self.log(f"{table}: {type(error).__name__}: {error}")
@@ -214,8 +221,21 @@ class CommitTick:
             if asset_key(table) not in active
             and found.data_version != metadata.recorded_version(self.instance, asset_key(table))
         ]
+        for table, now in days.items():
+            if asset_key(table) not in active:
+                events += self._days(table, now)
         skip = None if events else "nothing that others wrote"
         return dg.SensorResult(asset_events=events, skip_reason=skip, cursor=after)
+
+    def _days(self, table: TableName, now: Mapping[str, str]) -> Iterator[dg.AssetMaterialization]:
+        """The days of a table that others made; of very many some wait for the next tick."""
+        definition = partitions_of(self.work.catalog, table)
+        assert definition is not None
+        found = [key for key in moved(now, recorded(self.instance, table)) if definition.has_partition_key(key)]
+        rows = rows_of(self.work, table, found[:DAYS]) if found else {}
+        for key in found[:DAYS]:
+            facts = {"dagster/partition_row_count": rows.get(key, 0)}
+            yield event(self.work.catalog, table, key, now[key], **facts)
 
     def _event(self, table: TableName, found: metadata.State) -> dg.AssetMaterialization:
         comments = {

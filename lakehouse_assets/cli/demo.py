@@ -24,6 +24,7 @@ from lakehouse_assets.errors import LakeError, NotRunnable
 if TYPE_CHECKING:
     from lakehouse_assets.cli.runner import Report
     from lakehouse_assets.simulators.kafka_client import Client
+    from lakehouse_assets.simulators.kdb import KdbServer
     from lakehouse_assets.tables.base import Work
 
 TOPIC = "Stocks"
@@ -54,13 +55,24 @@ LOOKS = {
         "SELECT get(_reasons, 0) AS reason, CAST(_upstream.value AS STRING) AS message FROM silver.stocks_quarantine "
         "ORDER BY _upstream.partition, _upstream.offset LIMIT 3"
     ),
+    "trades, each with the quote that was the case (silver.trades_with_quotes)": (
+        "SELECT time, sym, side, price, bid, ask, round(mid, 3) AS mid FROM silver.trades_with_quotes "
+        "WHERE mid IS NOT NULL ORDER BY time_ns DESC, _row LIMIT 3"
+    ),
+    "days of a symbol as bars (gold.trade_bars)": (
+        "SELECT date, open, high, low, close, volume, round(vwap, 2) AS vwap, trades FROM gold.trade_bars "
+        "WHERE sym = 'SP500' AND width = '1d' ORDER BY date"
+    ),
 }
 """What the demo shows in the end: title -> query."""
 CUT = date(2018, 6, 30)
 """The last day of the prices that are there before the first run."""
 FAULTS = 3
 """Messages that are no prices."""
-CHART = "gold.index_returns"
+CHARTS = ("gold.index_returns", "gold.trade_bars")
+DAYS = (date(2018, 12, 19), date(2018, 12, 20), date(2018, 12, 21))
+"""Trading days of the kdb+ stand-in; the last one comes between two runs, and the first one is corrected then."""
+TRADES, SYMBOLS = 5_000, 8
 
 
 @click.command()
@@ -74,16 +86,19 @@ CHART = "gold.index_returns"
 def demo(directory: Path, days: float, fresh: bool) -> None:
     """Simulate sensors, send real prices to Kafka, run the shipped pipelines three times, and show what they built.
 
-    No network, no server, no JVM: the broker is librdkafka's mock cluster, a stand-in in this process. A second demo
-    goes on with what the first one built.
+    No network, no JVM: the broker is librdkafka's mock cluster, a stand-in in this process, and the kdb+ process is a
+    stand-in that ends with it. A second demo goes on with what the first one built.
     """
     from lakehouse_assets.simulators.kafka_mock import mock_client
+    from lakehouse_assets.simulators.kdb import KdbServer
+    from lakehouse_assets.simulators.kdb_config import KdbConfig
 
-    with mock_client(os.environ, TOPIC) as broker:
-        _demo(directory, days, fresh, broker)
+    market = KdbConfig(dates=DAYS[:-1], symbols=SYMBOLS, rows=TRADES)
+    with mock_client(os.environ, TOPIC) as broker, KdbServer(market) as kdb:
+        _demo(directory, days, fresh, broker, kdb)
 
 
-def _demo(directory: Path, days: float, fresh: bool, broker: Client) -> None:
+def _demo(directory: Path, days: float, fresh: bool, broker: Client, kdb: KdbServer) -> None:
     began = time.monotonic()
     database, lake = directory / "sensors.db", directory / "lake"
     if fresh:
@@ -98,12 +113,16 @@ def _demo(directory: Path, days: float, fresh: bool, broker: Client) -> None:
     _prices(broker, CUT)
     if lake.exists():
         _prices(broker, None)  # a broker that forgot all gets what the lake has read from the one before
-    work = _work(database, lake, broker)
+    say(f"   trades and quotes: {SYMBOLS} symbols on {len(DAYS) - 1} days, on a stand-in for a kdb+ process")
+    work = _work(database, lake, broker, kdb)
     say("2. the first run carries the history through bronze, silver, quarantine and gold")
     _run(work)
     say("3. new readings and prices arrive, malformed messages among them, and a run takes up those only")
     _more(database)
     _prices(broker, None)
+    kdb.add(DAYS[-1])
+    kdb.correct(DAYS[0])
+    say(f"   trades and quotes: {DAYS[-1]} is new, and trades of {DAYS[0]} were corrected")
     reports = _run(work)
     _check(reports, "written", "the run after new readings arrived wrote nothing")
     say("4. a third run finds nothing new, and writes nothing")
@@ -112,11 +131,13 @@ def _demo(directory: Path, days: float, fresh: bool, broker: Client) -> None:
     for title, query in LOOKS.items():
         say(f"\n{title}")
         _look(work, query)
-    _draw(work, directory / "index_returns.png")
+    for name in CHARTS:
+        _draw(work, name, directory / f"{name.split('.')[1]}.png")
     say(f"built in {time.monotonic() - began:.1f} s: the database {database}, the lake {lake}. Look at it:")
     say(f'  lakehouse sql --root {lake} "SELECT * FROM silver.sensor_readings_quarantine LIMIT 3"')
     say(f"  LAKEHOUSE_SENSOR_DB={database} lakehouse plan group:sensors --root {lake}")
     say(f"  lakehouse history show silver.close_price WTI --root {lake} | tail -5")
+    say(f"  lakehouse run --root {lake} group:market --partition {DAYS[0]}   (with `lakehouse simulate kdb` running)")
     say("  make dev     (the same graph in Dagster, with new readings and prices coming in)")
 
 
@@ -151,22 +172,22 @@ def _prices(broker: Client, until: date | None) -> None:
     say(f"   {produce(Production(TOPIC, selection=Selection(until=until), faults=0 if until else FAULTS), broker)}")
 
 
-def _draw(work: Work, path: Path) -> None:
+def _draw(work: Work, name: str, path: Path) -> None:
     from lakehouse_assets.serve.chart import png
     from lakehouse_assets.tables.base import upstream
 
-    table = work.catalog.resolve(CHART)
+    table = work.catalog.resolve(name)
     (drawn,) = (feed.lakehouse.chart for feed in work.catalog.destinations[table])
     assert drawn is not None
     try:
-        path.write_bytes(png(work.engine, upstream(work, table), drawn, CHART))
+        path.write_bytes(png(work.engine, upstream(work, table), drawn, name))
     except NotRunnable as error:
-        say(f"\nthe chart of {CHART} is not drawn: {error}")
+        say(f"\nthe chart of {name} is not drawn: {error}")
     else:
-        say(f"\nthe chart of {CHART}: {path}")
+        say(f"\nthe chart of {name}: {path}")
 
 
-def _work(database: Path, lake: Path, broker: Client) -> Work:
+def _work(database: Path, lake: Path, broker: Client, kdb: KdbServer) -> Work:
     from lakehouse_assets.entities.catalog import load_catalog
     from lakehouse_assets.settings import PACKAGED_CATALOG
     from lakehouse_assets.simulators.kafka_mock import VERSION
@@ -178,6 +199,8 @@ def _work(database: Path, lake: Path, broker: Client) -> Work:
         "LAKEHOUSE_KAFKA": broker.servers,
         "LAKEHOUSE_KAFKA_TOPIC": TOPIC,
         "LAKEHOUSE_KAFKA_VERSION": VERSION,
+        "LAKEHOUSE_KDB_HOST": kdb.host,
+        "LAKEHOUSE_KDB_PORT": str(kdb.port),
     }
     catalog = load_catalog(settings.catalog, {**os.environ, **given})
     return open_work(settings, catalog, os.environ)

@@ -33,8 +33,13 @@ LEAST_BYTES = 1 << 30
 """Free space below which a disk is called full."""
 DISTRIBUTION = "lakehouse-assets"
 INSTALL = "make setup"
-BROKER = "LAKEHOUSE_KAFKA"
-"""The variable of the shipped catalog that names a broker; without it nobody expects one."""
+_KDB = ("LAKEHOUSE_KDB_HOST", "lakehouse simulate kdb")
+_SHIPPED = {
+    "stocks-bronze": ("LAKEHOUSE_KAFKA", "lakehouse simulate kafka --broker --address-file kafka.address"),
+    "market-trade": _KDB,
+    "market-quote": _KDB,
+}
+"""Entity of the shipped catalog -> the variable that names its server, and the command that stands in for it."""
 
 
 @click.command()
@@ -177,7 +182,7 @@ def _sources(catalog: Catalog) -> Iterator[Finding]:
             except NotRunnable as error:
                 yield Finding(name, "optional", error.problem, error.fix)
             except LakehouseError as error:
-                unasked = entity.entity_id == "stocks-bronze" and BROKER not in os.environ
+                unasked = entity.entity_id in _SHIPPED and _SHIPPED[entity.entity_id][0] not in os.environ
                 yield Finding(name, "optional" if unasked else "missing", _one_line(error), _mend_source(entity, error))
             else:
                 yield Finding(name, "ok", ", ".join(f"{key} {value}" for key, value in facts.items()))
@@ -186,8 +191,9 @@ def _sources(catalog: Catalog) -> Iterator[Finding]:
 def _mend_source(entity: Entity, error: LakehouseError) -> str | None:
     if entity.entity_id == "sensors-bronze" and isinstance(error, SourceMissing):
         return f"lakehouse simulate sensors --database {entity.source}"
-    if entity.entity_id == "stocks-bronze" and isinstance(error, SourceUnreachable):
-        return f"set {BROKER}; without a broker: lakehouse simulate kafka --broker --address-file kafka.address"
+    if entity.entity_id in _SHIPPED and isinstance(error, SourceUnreachable):
+        variable, stand_in = _SHIPPED[entity.entity_id]
+        return f"set {variable}; without one: {stand_in}"
     return error.fix
 
 

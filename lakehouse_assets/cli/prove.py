@@ -31,8 +31,11 @@ if TYPE_CHECKING:
 
 COLUMNS = ("round", "table", "step", "write", "killed", "engine", "state", "seconds", "difference")
 SENSORS, KAFKA, KAFKA_VERSION = "LAKEHOUSE_SENSOR_DB", "LAKEHOUSE_KAFKA", "LAKEHOUSE_KAFKA_VERSION"
+KDB, KDB_PORT = "LAKEHOUSE_KDB_HOST", "LAKEHOUSE_KDB_PORT"
 PRICES = 4_000
 """Messages of the topic that stands for a broker's."""
+TRADES = 100
+"""Trades of a day of the stand-in for a kdb+ process."""
 
 
 @click.command()
@@ -117,6 +120,7 @@ def _prover(
         place = f"{root.rstrip('/')}/prove-{seed}-{os.getpid()}-{time.time_ns():x}" if root else str(desk / "lakes")
         settings = open_settings(catalog=catalog, root=place, engine=engine)
         environ = _with_prices(settings, _with_sensors(settings, desk), opened)
+        environ = _with_market(settings, environ, opened)
         entities = load_catalog(settings.catalog, environ)
         tables = _runnable(entities, entities.select(selection))
         wire = opened.enter_context(_wire(settings))
@@ -158,6 +162,20 @@ def _with_prices(settings: Settings, environ: dict[str, str], opened: ExitStack)
     return {**environ, KAFKA: client.servers, KAFKA_VERSION: VERSION}
 
 
+def _with_market(settings: Settings, environ: dict[str, str], opened: ExitStack) -> dict[str, str]:
+    """The environment; for the shipped catalog without a kdb+ process, with a stand-in for one."""
+    from lakehouse_assets.settings import PACKAGED_CATALOG
+
+    if settings.catalog != PACKAGED_CATALOG or KDB in environ:
+        return environ
+    from lakehouse_assets.simulators.kdb import KdbServer
+    from lakehouse_assets.simulators.kdb_config import KdbConfig
+
+    server = opened.enter_context(KdbServer(KdbConfig(symbols=3, rows=TRADES)))
+    say(f"trades and quotes of {len(server.config.dates)} days on a stand-in for a kdb+ process")
+    return {**environ, KDB: server.host, KDB_PORT: str(server.port)}
+
+
 def _runnable(catalog: Catalog, tables: Sequence[TableName]) -> tuple[TableName, ...]:
     """The tables that a run writes; what is left out is told.
 
@@ -165,13 +183,12 @@ def _runnable(catalog: Catalog, tables: Sequence[TableName]) -> tuple[TableName,
         SettingsError: none is left.
     """
     from lakehouse_assets.sources.base import FORMATS
-    from lakehouse_assets.tables.refresh import KINDS
 
     left_out: dict[TableName, str] = {}
     for table in catalog.order():
         entities = catalog.destinations[table]
-        foreign: list[str] = [e.kind for e in entities if e.kind not in (*KINDS, "view")]
-        foreign += [e.source_format for e in entities if e.kind == "landed" and e.source_format not in FORMATS]
+        outside = [entity for entity in entities if entity.kind in ("landed", "extract")]
+        foreign = [entity.source_format for entity in outside if entity.source_format not in FORMATS]
         above = [catalog.base(name) for name in catalog.upstreams(table) if catalog.base(name) in left_out]
         if foreign:
             left_out[table] = f"{foreign[0]} is not run by this version"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -43,7 +44,11 @@ def _selecting(command: F) -> F:
     """The arguments that `run` and `plan` share."""
     options = [
         click.argument("selection", required=False),
-        click.option("--partition", metavar="KEY", help="Only this partition of tables that are read by partition."),
+        click.option(
+            "--partition",
+            metavar="DAY[..DAY]",
+            help="Only these days of tables that are made by day; others run as a whole.",
+        ),
         catalog_option,
         root_option,
         engine_option,
@@ -81,9 +86,10 @@ def run(form: str, dagster_pipes_context: str | None, dagster_pipes_messages: st
     from lakehouse_assets.cli.runner import run_tables
 
     with RowProgress() as progress:
-        work, tables, rebuild = _prepared(**given, progress=progress.rows)
+        work, tables, rebuild, days = _prepared(**given, progress=progress.rows)
         reports = []
-        for report in run_tables(work, tables, rebuild, started=lambda table: progress.start(str(table))):
+        started = lambda table: progress.start(str(table))  # noqa: E731
+        for report in run_tables(work, tables, rebuild, partitions=days, started=started):
             progress.line(line_of(report))
             reports.append(report)
     print_rows([report.row() for report in reports], SUMMARY if form == "table" else list(reports[0].row()), form)
@@ -116,10 +122,10 @@ def plan(form: str, sequence_by: str | None, **given: Any) -> None:
     """  # noqa: D301
     from lakehouse_assets.cli.runner import plan_tables
 
-    work, tables, rebuild = _prepared(**given)
+    work, tables, rebuild, days = _prepared(**given)
     if sequence_by is not None:
         _check_history(work, tables, sequence_by)
-    intents = list(plan_tables(work, tables, rebuild, sequence_by))
+    intents = list(plan_tables(work, tables, rebuild, sequence_by, partitions=days))
     rows = [intent.row() for intent in intents]
     _print_intents(rows, form)
     errors = [intent for intent in intents if intent.error]
@@ -160,8 +166,8 @@ def _prepared(
     engine: str | None,
     full_refresh: Sequence[str],
     **more: Any,
-) -> tuple[Work, tuple[TableName, ...], tuple[TableName, ...]]:
-    """The work, the tables in order, and those of them that start over."""
+) -> tuple[Work, tuple[TableName, ...], tuple[TableName, ...], list[str] | None]:
+    """The work, the tables in order, those of them that start over, and the days that are asked for."""
     from lakehouse_assets.cli.runner import to_rebuild
     from lakehouse_assets.tables.base import open_work
 
@@ -177,19 +183,25 @@ def _prepared(
     if rebuild:
         say(f"to be started over: {', '.join(map(str, rebuild))}")
     tables = tuple(table for table in entities.order() if table in chosen or table in rebuild)
-    if partition is not None:
-        _check_partition(work, tables, partition)
-    return work, tables, rebuild
+    return work, tables, rebuild, None if partition is None else _days(work, tables, partition)
 
 
-def _check_partition(work: Work, tables: Sequence[TableName], key: str) -> None:
-    kinds = {str(table): work.catalog.destinations[table][0].kind for table in tables}
-    if "extract" not in kinds.values():
+def _days(work: Work, tables: Sequence[TableName], asked: str) -> list[str]:
+    """The days of `2024-01-02` or `2024-01-02..2024-01-31`."""
+    from lakehouse_assets.tables.partitions import day_of
+    from lakehouse_assets.tables.refresh import is_by_day
+
+    if not any(is_by_day(work, table) for table in tables):
         raise SettingsError(
-            "--partition selects a part of tables that are read by partition, and none of these is",
-            value=key,
-            fix=f"leave it out, or select such a table (these are {', '.join(sorted(set(kinds.values())))} tables)",
+            "--partition selects days of tables that are made by day, and none of these is",
+            value=asked,
+            fix="leave it out, or select an extract or what is loaded from one",
         )
+    first, _, last = asked.partition("..")
+    start, end = day_of(first), day_of(last or first)
+    if end < start:
+        raise SettingsError("--partition begins after it ends", value=asked, fix="write the earlier day first")
+    return [(start + timedelta(days=step)).isoformat() for step in range((end - start).days + 1)]
 
 
 def _check_history(work: Work, tables: Sequence[TableName], sequence_by: str) -> None:
@@ -227,7 +239,7 @@ def _conclude(reports: Sequence[Report]) -> None:
     written = [report for report in reports if report.state == "written"]
     failed = [str(report.table) for report in reports if report.state == "failed"]
     skipped = [str(report.table) for report in reports if report.state == "skipped"]
-    if not written:
+    if not written and not failed:
         say("nothing new: no table was written")
     if failed:
         held_up = f"; skipped: {', '.join(skipped)}" if skipped else ""

@@ -79,6 +79,7 @@ def run_tables(
     tables: Sequence[TableName],
     rebuild: Iterable[TableName] = (),
     *,
+    partitions: Sequence[str] | None = None,
     started: Callable[[TableName], None] = lambda _: None,
 ) -> Iterator[Report]:
     """Bring tables up to date, each reported when it is done.
@@ -86,6 +87,7 @@ def run_tables(
     Args:
         tables: upstream tables first.
         rebuild: those of them that are started over.
+        partitions: days of tables that are made by day; `None`: all that are behind.
         started: told when a table begins.
     """
     again, held_up = frozenset(rebuild), set[TableName]()
@@ -96,7 +98,7 @@ def run_tables(
             report.state, report.because = "skipped", culprit
         elif report.state == "unchanged":
             started(table)
-            _refresh(work, report, rebuild=table in again)
+            _refresh(work, report, partitions, rebuild=table in again)
         if report.state in ("failed", "skipped"):
             held_up.add(table)
         yield report
@@ -109,14 +111,15 @@ def _begin(work: Work, table: TableName) -> Report:
     return Report(table, entity.kind, "landed elsewhere" if entity.lakehouse.landed_by else "unchanged")
 
 
-def _refresh(work: Work, report: Report, *, rebuild: bool) -> None:
+def _refresh(work: Work, report: Report, partitions: Sequence[str] | None, *, rebuild: bool) -> None:
     began = time.monotonic()
 
     def notify(_entity: Entity, notices: Sequence[Notice]) -> None:
         report.notices += notices
 
     try:
-        for outcome in refresh(replace(work, notify=notify), report.table, rebuild=rebuild):
+        told = replace(work, notify=notify)
+        for outcome in refresh(told, report.table, rebuild=rebuild, partitions=partitions):
             fresh = rebuild and outcome.plan.rebuild  # it was planned a moment ago, not interrupted
             report.add(replace(outcome, notices=_without_replayed(outcome)) if fresh else outcome)
     except LakehouseError as error:
@@ -187,7 +190,12 @@ class Intent:
 
 
 def plan_tables(
-    work: Work, tables: Sequence[TableName], rebuild: Iterable[TableName] = (), sequence_by: str | None = None
+    work: Work,
+    tables: Sequence[TableName],
+    rebuild: Iterable[TableName] = (),
+    sequence_by: str | None = None,
+    *,
+    partitions: Sequence[str] | None = None,
 ) -> Iterator[Intent]:
     """What `run_tables` would do, without writing; of tables with history also what their sequence is worth.
 
@@ -195,6 +203,7 @@ def plan_tables(
 
     Args:
         sequence_by: tried instead of the declared sequences.
+        partitions: days of tables that are made by day; `None`: all that are behind.
 
     Raises:
         SqlError: it is no expression over the events' columns.
@@ -213,7 +222,7 @@ def plan_tables(
             held_up.add(table)
             yield Intent(table, begun.kind, "skip", reads=str(culprit), notes=(f"{culprit} cannot run",))
             continue
-        intents = list(_intents(work, table, leads, sequence_by, rebuild=table in again))
+        intents = list(_intents(work, table, leads, sequence_by, partitions, rebuild=table in again))
         if any(intent.error for intent in intents):
             held_up.add(table)
         elif any(intent.does != "nothing" for intent in intents):
@@ -225,12 +234,18 @@ _NOT_WRITTEN = {"view": "nothing: a view is not stored", "landed elsewhere": "no
 
 
 def _intents(
-    work: Work, table: TableName, leads: Sequence[str], sequence_by: str | None, *, rebuild: bool
+    work: Work,
+    table: TableName,
+    leads: Sequence[str],
+    sequence_by: str | None,
+    partitions: Sequence[str] | None,
+    *,
+    rebuild: bool,
 ) -> Iterator[Intent]:
     kind = work.catalog.destinations[table][0].kind
     follows = f"follows {', '.join(dict.fromkeys(leads))}"
     try:
-        for feed, next_ in preview(work, table, rebuild=rebuild):
+        for feed, next_ in preview(work, table, rebuild=rebuild, partitions=partitions):
             intent = intent_of(table, feed, next_)
             if leads and intent.does == "nothing":
                 intent = replace(intent, does=follows)
@@ -260,9 +275,11 @@ def intent_of(table: TableName, feed: Feed, following: Plan | Draft | Idle) -> I
     """What comes next for a feed, as an intent."""
     entity = feed.entity
     reads = "" if entity.kind == "query" else entity.source
+    name = feed.name.partition or entity.feed
+    reads += f" of {feed.name.partition}" if feed.name.partition else ""
     if isinstance(following, Idle):
         notes = tuple(notice.message for notice in following.notices)
-        return Intent(table, entity.kind, "nothing", entity.feed, reads, notes=notes)
+        return Intent(table, entity.kind, "nothing", name, reads, notes=notes)
     if isinstance(following, Plan):
         does = f"replay batch {following.number} ({following.mode})"
         notes = (f"batch {following.number} was interrupted",)
@@ -272,6 +289,6 @@ def intent_of(table: TableName, feed: Feed, following: Plan | Draft | Idle) -> I
             does = "rebuild" if feed.starts_over else "rebuild (append)"
         elif feed.last is not None and Plan.hash_of(following.recipe) != feed.last.recipe_hash:
             notes = (*notes, "the recipe has changed since the last batch")
-        if feed.target is None:
+        if feed.target is None and not following.start:
             notes = (*notes, "the table is made")
-    return Intent(table, entity.kind, does, entity.feed, reads, dict(following.start), dict(following.end), notes)
+    return Intent(table, entity.kind, does, name, reads, dict(following.start), dict(following.end), notes)

@@ -66,6 +66,8 @@ class Pipes:
         except DagsterExecutionInterruptedError as error:
             raise Cancelled("the step was interrupted while its work was on Databricks") from error
         yield from done.events
+        for day in done.days:
+            context.log_event(day)
         if done.failure is not None:
             raise done.failure from done.cause
 

@@ -51,11 +51,13 @@ class Done:
         events: what the step yields, in the order in which it was reported.
         failure: what it raises after that.
         cause: what that was caused by on the cluster.
+        days: what is logged of days when the events were yielded.
     """
 
     events: Sequence[Event]
     failure: dg.Failure | None = None
     cause: OnCluster | None = None
+    days: Sequence[dg.AssetMaterialization] = ()
 
 
 class ContextFile(dg.PipesContextInjector):
@@ -184,10 +186,11 @@ class PipesLaunch(Launch):
             self._context.log_event(deserialize_value(told, dg.AssetObservation))
         failure = next(iter(_told(session, pipes_main.FAILED)), None)
         events = list(_events(session))
+        days = [deserialize_value(told, dg.AssetMaterialization) for told in _told(session, pipes_main.DAY)]
         if failure is not None:
-            return Done(events, _failure(failure), _cause(failure["causes"]))
+            return Done(events, _failure(failure), _cause(failure["causes"]), days)
         self._clean(self._step.log)
-        return Done(events)
+        return Done(events, days=days)
 
     def _session(self) -> Any:
         return open_pipes_session(
@@ -204,7 +207,14 @@ class PipesLaunch(Launch):
             "place": self._launcher.staging.on_cluster(self._place),
             "config": dict(self._context.op_execution_context.op_config or {}),
             "history": serialize_value(history(self._step)),
+            "days": self._days(),
         }
+
+    def _days(self) -> list[str]:
+        """The first and the last day of the run; none if it is about no days: Pipes itself leaves ranges out."""
+        context = self._context
+        keys = context.partition_keys if context.has_partition_key or context.has_partition_key_range else ()
+        return [keys[0], keys[-1]] if keys else []
 
     def _stage(self) -> None:
         files = {step_main.CODE: self._launcher.package.data}

@@ -34,7 +34,7 @@ from dagster_pipes import (
 
 SENT = "lakehouse"
 """Under this name the extras hold what the launcher sent; absent: another Pipes client asks an installed package."""
-OBSERVED, FAILED = "lakehouse/observation", "lakehouse/failure"
+OBSERVED, DAY, FAILED = "lakehouse/observation", "lakehouse/day", "lakehouse/failure"
 """The keys of the custom messages."""
 END = b"\n{}"
 """What a whole file of messages ends with: a line that other readers of Pipes pass over."""
@@ -101,12 +101,31 @@ class Reporting:
     def __init__(self, pipes: PipesContext, instance: Any) -> None:
         self._pipes = pipes
         self.log, self.instance = pipes.log, instance
+        self._span = (pipes.extras.get(SENT) or {}).get("days") or ()
+        if not self._span and pipes.is_partition_step:  # another Pipes client asks
+            self._span = (pipes.partition_key_range["start"], pipes.partition_key_range["end"])
+
+    @property
+    def has_partition_key(self) -> bool:
+        """Whether the run is about some days."""
+        return bool(self._span)
+
+    has_partition_key_range = has_partition_key
+
+    @property
+    def partition_keys(self) -> list[str]:
+        """The days that the run is about."""
+        from lakehouse_assets.assets.partitions import days_between
+
+        return days_between(*self._span)
 
     def log_event(self, event: Any) -> None:
-        """Send an observation."""
+        """Send an observation, or what is to be told of a day."""
+        from dagster import AssetMaterialization
         from dagster._serdes import serialize_value
 
-        self._pipes.report_custom_message({OBSERVED: serialize_value(event)})
+        kind = DAY if isinstance(event, AssetMaterialization) else OBSERVED
+        self._pipes.report_custom_message({kind: serialize_value(event)})
 
 
 def work(pipes: PipesContext, settings: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from lakehouse_assets.entities import asof
 from lakehouse_assets.errors import CatalogError
 from lakehouse_assets.secrets import is_reference, is_sensitive
 
@@ -149,7 +150,8 @@ def check_label(rule: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "_", rule).strip("_").lower() or "_"
 
 
-_NO_SELECT = {"sql": "write it in the query", "asof": "select in a table that reads this one"}
+_NO_SELECT = {"sql": "write it in the query"}
+_NO_EVENTS = ("sql", "asof")
 _NO_SCHEMA = {
     "dlt": "its columns come from its upstream: type them in select_expr (CAST)",
     "delta": "a Delta table has a schema of its own: type columns in select_expr (CAST)",
@@ -166,7 +168,7 @@ def _by_format(entity: Entity) -> Iterator[Misfit]:
         yield Misfit(("source_schema",), f"has no meaning for source_format {form!r}", fix=_NO_SCHEMA[form])
     if entity.select_expr and form in _NO_SELECT:
         yield Misfit(("select_expr",), f"has no meaning for source_format {form!r}", fix=_NO_SELECT[form])
-    if entity.apply_changes and form in _NO_SELECT:
+    if entity.apply_changes and form in _NO_EVENTS:
         yield Misfit(
             ("apply_changes",),
             f"a table of source_format {form!r} gives no events",
@@ -179,19 +181,34 @@ def _by_format(entity: Entity) -> Iterator[Misfit]:
             entity.source,
             fix="name the table, or use source_format delta (a Delta table elsewhere) or cloudFiles (files)",
         )
+    if form == "asof":
+        yield from _asof(entity)
+    if form != "kafka" and entity.lakehouse.on_data_loss:
+        where, value = ("lakehouse", "on_data_loss"), entity.lakehouse.on_data_loss
+        yield Misfit(where, "belongs to source_format kafka alone", value, fix="remove it")
+    if form != "asof" and entity.lakehouse.tables:
+        yield Misfit(
+            ("lakehouse", "tables"), "belongs to source_format asof alone", entity.lakehouse.tables, fix="remove it"
+        )
+
+
+def _asof(entity: Entity) -> Iterator[Misfit]:
     tables = entity.lakehouse.tables
-    if form == "asof" and (len(tables) != 2 or tables[0] != entity.source):
+    if len(tables) != 2 or tables[0] != entity.source:
         yield Misfit(
             ("lakehouse", "tables"),
             "an as-of join needs its two upstream tables, the left one equal to source",
             tables,
             fix=f"write lakehouse: {{tables: [{entity.source}, RIGHT]}}",
         )
-    if form != "kafka" and entity.lakehouse.on_data_loss:
-        where, value = ("lakehouse", "on_data_loss"), entity.lakehouse.on_data_loss
-        yield Misfit(where, "belongs to source_format kafka alone", value, fix="remove it")
-    if form != "asof" and tables:
-        yield Misfit(("lakehouse", "tables"), "belongs to source_format asof alone", tables, fix="remove it")
+    for fault in asof.faults(entity):
+        yield Misfit(("read_options", fault.option), fault.problem, fault.value, fault.choices)
+    if entity.expectations.rules or entity.is_quarantined:
+        fix = "judge its rows in a table of source_format dlt that reads this one"
+        yield Misfit(("expectations",), "an as-of join keeps every left row", fix=fix)
+    if len(entity.partition_cols) > 1:
+        fix = "keep the column by which both upstream tables are made"
+        yield Misfit(("partition_cols",), "an as-of join is made by one column", entity.partition_cols, fix=fix)
 
 
 def _view(entity: Entity) -> Iterator[Misfit]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from lakehouse_assets.entities import transforms
+from lakehouse_assets.entities import partitions, transforms
 from lakehouse_assets.entities.checks import RESERVED_LAYER, Misfit
 from lakehouse_assets.entities.faults import Fault, Place
 from lakehouse_assets.entities.model import Entity, TableName
@@ -23,7 +23,7 @@ _SAME_FOR_EVENTS = (
     "ignore_null_updates_except_column_list",
 )  # fmt: skip
 """What `apply_changes` says about the table, not about single events."""
-_FED = ("landed", "extract", "conformed", "history")
+_FED = ("landed", "conformed", "history")
 
 
 class Graph:
@@ -342,10 +342,13 @@ def _upstream_misfits(graph: Graph, entity: Entity, broken: Set[str]) -> Iterato
         return  # a missing file or bad SQL is reported already
     for name in names:
         try:
-            graph.resolve(name)
+            upstream = graph.resolve(name)
         except CatalogError as error:
             if name.split(".")[-1].lower() not in broken:
                 yield _unknown(graph, where, name, error)
+            continue
+        feeds = len(graph.destinations.get(entity.table, ()))
+        yield from partitions.misfits(entity, where, name, graph.destinations.get(upstream, ()), feeds)
 
 
 def _unknown(graph: Graph, where: tuple[str | int, ...], name: str, error: CatalogError) -> Misfit:

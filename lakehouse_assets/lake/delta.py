@@ -138,13 +138,15 @@ class DeltaTable(TableAt):
 
         wider = with_columns(self.schema, fields)
         check_columns(wider, self.uri)
+        marked = deltalake.CommitProperties(custom_metadata={MARK: plan or "add_columns"})
+        new = [field for field in wider if field.name not in self.schema.names]
         with translated(self.uri):
+            if len(new) == len(fields):  # a merge of schemas would move partition columns behind the others
+                found = deltalake.Schema.from_arrow(pa.schema(new)).fields
+                self._spend().alter.add_columns(found, commit_properties=marked)
+                return
             deltalake.write_deltalake(
-                self._spend(),
-                wider.empty_table(),
-                mode="append",
-                schema_mode="merge",
-                commit_properties=deltalake.CommitProperties(custom_metadata={MARK: plan or "add_columns"}),
+                self._spend(), wider.empty_table(), mode="append", schema_mode="merge", commit_properties=marked
             )
 
     def merge(

@@ -231,6 +231,15 @@ class Ledger:
             number = plan.follows
         return found[::-1]
 
+    def partitions(self, destination: str) -> dict[str, Plan]:
+        """The newest plan of each partition of `destination`, by its key."""
+        found: dict[str, Plan] = {}
+        for row in self._read({"destination": destination}):
+            old = found.get(row["partition"])
+            if old is None or old.revision < row["revision"]:
+                found[row["partition"]] = Plan.of_row(row)
+        return found
+
     def feeds(self, destination: str) -> set[str]:
         """The names of all feeds that ever had a plan for `destination`."""
         return {row["feed"] for row in self._read({"destination": destination})}

@@ -27,9 +27,11 @@ from lakehouse_assets.errors import LakehouseError
 from lakehouse_assets.lake.names import BATCHES, Lake
 from lakehouse_assets.lake.storage import Storage
 from lakehouse_assets.prove.pace import measure, paced
-from lakehouse_assets.prove.points import Kill, Points, watched
+from lakehouse_assets.prove.points import EXTRACT, Kill, Points, watched
 from lakehouse_assets.settings import Settings
+from lakehouse_assets.tables import extract
 from lakehouse_assets.tables.base import Work, numbered, written_with
+from lakehouse_assets.tables.batch import by_partition
 from lakehouse_assets.tables.maintenance import maintain
 from lakehouse_assets.tables.refresh import feeds_of, refresh
 
@@ -85,7 +87,7 @@ def _named(place: str) -> Any:
 def _measured(work: Work, tables: list[TableName], job: Job) -> dict[str, int]:
     """The size of a batch of each source, by entity."""
     found = {}
-    for entity in (e for table in tables for e in feeds_of(work, table) if e.kind == "landed"):
+    for entity in (e for table in tables for e in feeds_of(work, table) if e.kind in ("landed", "extract")):
         with work.open_source(entity) as source:
             found[entity.entity_id] = measure(source, job["rounds"], job["most"])
     return found
@@ -96,7 +98,7 @@ def _run(work: Work, tables: list[TableName], job: Job, order: Callable[[float],
     with open(job["trail"], "w", encoding="utf-8") as trail:
         points = Points(work.lake.root, trail, kill, order)
         shown = paced(work.open_source, job["batch"], job["shown"])
-        _refresh(replaced(watched(work, points), shown), tables, job)
+        _refresh(replaced(watched(work, points), shown), tables, job, points)
     moved = [str(table) for table in tables if list(refresh(replaced(work, shown), table))]
     answer: dict[str, Any] = {"moved": moved, "feeds": list(_feeds(work, tables)), "tables": {}}
     for table in tables:
@@ -105,6 +107,8 @@ def _run(work: Work, tables: list[TableName], job: Job, order: Callable[[float],
             handle = work.engine.find(work.uri(name))
             if handle is not None:
                 answer["tables"][str(name)] = {**_rows(work.engine, handle), "exact": exact}
+        if (extracted := _extract(work, table)) is not None:
+            answer["tables"][str(table)] = _files(work, extracted)
     return answer
 
 
@@ -113,32 +117,59 @@ def replaced(work: Work, shown: Callable[[Entity], Any]) -> Work:
     return replace(work, open_source=shown)
 
 
-def _refresh(work: Work, tables: list[TableName], job: Job) -> None:
+def _refresh(work: Work, tables: list[TableName], job: Job, points: Points) -> None:
     for upkeep in maintain(work, [*tables, BATCHES]) if job["maintain"] else ():
         if upkeep.error is not None:
             raise upkeep.error
     for table in tables:
-        for _ in refresh(work, table, rebuild=job["rebuild"]):
+        outcomes = refresh(work, table, rebuild=job["rebuild"])
+        if _extract(work, table) is not None:  # no engine writes it: each partition is a write of its own
+            uri = work.uri(table)
+            while points.around(EXTRACT, lambda _, outcomes=outcomes: next(outcomes, None), uri):
+                pass
+        for _ in outcomes:
             pass
 
 
 def _feeds(work: Work, tables: list[TableName]) -> Iterator[Mapping[str, Any]]:
     """Each feed: the number that its table carries, that of its newest plan, and how far it has read the outside."""
     for table in tables:
-        for entity in feeds_of(work, table):
+        for entity in (e for e in feeds_of(work, table) if e.kind != "extract"):  # its files are numbered by nobody
             target = work.engine.find(work.uri(numbered(entity)))
-            name = work.feed_name(entity)
-            plan = work.book.open(name).last(name)
-            yield {
-                "feed": name.app_id,
-                "carried": target.number(name.app_id) if target else 0,
-                "planned": plan.number if plan else 0,
-                "end": dict(plan.end) if plan and entity.kind == "landed" else None,
-            }
+            keys = work.book.open().partitions(str(table)) if by_partition(work, entity) else ("",)
+            yield from (_feed(work, entity, key, target) for key in sorted(keys))
+
+
+def _feed(work: Work, entity: Entity, key: str, target: Handle | None) -> Mapping[str, Any]:
+    name = work.feed_name(entity, key)
+    plan = work.book.open(name).last(name)
+    return {
+        "feed": name.app_id,
+        "carried": target.number(name.app_id) if target else 0,
+        "planned": plan.number if plan else 0,
+        "end": dict(plan.end) if plan and entity.kind == "landed" else None,
+    }
 
 
 def _entities(work: Work, table: TableName) -> tuple[Entity, ...]:
     return work.catalog.destinations.get(table, ())
+
+
+def _extract(work: Work, table: TableName) -> Entity | None:
+    """The entity that extracts a table; `None`: it is kept otherwise."""
+    return next((entity for entity in _entities(work, table) if entity.kind == "extract"), None)
+
+
+def _files(work: Work, entity: Entity) -> dict[str, Any]:
+    """An extract, whole: a row of each file, of what its footer says and of the rows that are in it."""
+    found = []
+    store = extract.extracts_of(work, entity)
+    for key, file in extract.offers(work, entity).items():
+        rows = store.read(file).read_all()
+        columns = [(field.name, str(field.type), _values(rows.column(field.name))) for field in rows.schema]
+        found.append((key, file.rows, file.checksum, file.fingerprint, columns))
+    names = ["partition", "rows", "checksum", "fingerprint", "columns"]
+    return {"names": names, "types": ["extract"], "rows": found, "exact": True}
 
 
 def _rows(engine: Engine, handle: Handle) -> dict[str, Any]:

@@ -25,8 +25,8 @@ def difference(clean: Mapping[str, Any], found: Mapping[str, Any]) -> str | None
     for feed in found["feeds"]:
         if feed["carried"] != feed["planned"]:
             told.append(f"{feed['feed']} carries batch {feed['carried']}, and its plans end with {feed['planned']}")
-        if feed["end"] != ends[feed["feed"]]:
-            told.append(f"{feed['feed']} has read up to {feed['end']}, not {ends[feed['feed']]}")
+        if feed["end"] != ends.get(feed["feed"]):
+            told.append(f"{feed['feed']} has read up to {feed['end']}, not {ends.get(feed['feed'])}")
     for name in sorted({*clean["tables"], *found["tables"]}):
         if name not in found["tables"] or name not in clean["tables"]:
             told.append(f"{name} {'is missing' if name in clean['tables'] else 'should not be there'}")

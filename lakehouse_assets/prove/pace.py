@@ -2,19 +2,29 @@
 
 An incremental source is bounded by its own read option and stopped after so many batches, so it is read by the very
 code that reads it every day; what is added to it meanwhile is never looked at. A source that is read as a whole shows
-the first rows only, a few more in each round, and so is replaced in each.
+the first rows only, a few more in each round, and so is replaced in each. A source that is read by partition shows the
+first ones, the newest of them by half: the next round finds it corrected.
 What belongs here: how much of a source a round shows. What does not: reading one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 import pyarrow as pa
 
 from lakehouse_assets.entities.model import Entity
-from lakehouse_assets.sources.base import Batch, Frame, Notice, Past, Position, Source
+from lakehouse_assets.sources.base import (
+    Batch,
+    Fingerprint,
+    Frame,
+    Notice,
+    PartitionedSource,
+    Past,
+    Position,
+    Source,
+)
 
 BOUNDS: Mapping[str, tuple[str, str]] = {
     "sqlite": ("sqlite.maxRowsPerBatch", "rows"),
@@ -29,7 +39,14 @@ _SHOWN = "shown"
 
 
 def measure(source: Source, rounds: int, most: int) -> int:
-    """How many rows (or files) a batch may hold so that there is a full one for each round; at most `most`."""
+    """How many rows (or files, or partitions) a batch may hold so that there is a full one for each round.
+
+    Args:
+        most: rows or files of a batch; partitions are counted by the rows that they have on average.
+    """
+    if _by_partition(source):
+        rows = [int(count) for count in source.partitions().values()]
+        return max(1, min(len(rows) // rounds, most * len(rows) // max(sum(rows), 1)))
     if source.incremental:
         count = _counted(source)
     else:
@@ -52,12 +69,13 @@ def paced(open_source: Callable[[Entity], Source], batch: Mapping[str, int], sho
     """An `open_source` whose sources show so many batches.
 
     Args:
-        batch: id of an entity -> rows or files of a batch.
+        batch: id of an entity -> rows, files or partitions of a batch.
     """
 
     def open_paced(entity: Entity) -> Source:
         rows = batch[entity.entity_id]
-        return PacedSource(open_source(bounded(entity, rows)), rows, shown)
+        source = open_source(bounded(entity, rows))
+        return PacedPartitions(source, rows * shown) if _by_partition(source) else PacedSource(source, rows, shown)
 
     return open_paced
 
@@ -150,6 +168,81 @@ class PacedSource(Source):
     def close(self) -> None:
         """Close the inner source."""
         self._inner.close()
+
+
+class PacedPartitions(PartitionedSource):
+    """Stands for a source that is read by partition, of which the first ones are shown, and half of the last of these.
+
+    Args:
+        count: how many are shown.
+    """
+
+    def __init__(self, inner: PartitionedSource, count: int) -> None:
+        super().__init__(inner.entity)
+        self._inner = inner
+        self._count = count
+
+    def partitions(self) -> Mapping[str, str]:
+        """The inner source's, as far as they are shown."""
+        found = list(self._inner.partitions().items())[: self._count]
+        return {key: str(self._rows(int(rows), key == found[-1][0])) for key, rows in found}
+
+    def fingerprint(self, key: str) -> Fingerprint:
+        """The inner source's; of a half its own."""
+        whole = self._inner.fingerprint(key)
+        half = self._is_half(key)
+        return Fingerprint(self._rows(whole.rows, half), whole.checksum + ("-half" if half else ""))
+
+    def columns_of(self, key: str) -> pa.Schema:
+        """The inner source's."""
+        return self._inner.columns_of(key)
+
+    def read_partition(self, key: str) -> Iterator[pa.RecordBatch]:
+        """The inner source's rows; of a half the first ones."""
+        left = self.fingerprint(key).rows
+        for batch in self._inner.read_partition(key):
+            yield batch.slice(0, left)
+            left -= min(left, batch.num_rows)
+
+    def _is_half(self, key: str) -> bool:
+        return key == max(self.partitions(), default=None)
+
+    @staticmethod
+    def _rows(whole: int, half: bool) -> int:
+        return (whole + 1) // 2 if half else whole
+
+    def schema(self) -> pa.Schema:
+        """The inner source's."""
+        return self._inner.schema()
+
+    def earliest(self) -> Position:
+        """The inner source's."""
+        return self._inner.earliest()
+
+    def latest(self, past: Past) -> Position:
+        """The inner source's."""
+        return self._inner.latest(past)
+
+    def read(self, start: Position, end: Position) -> Iterator[Batch]:
+        """The inner source's rows."""
+        return self._inner.read(start, end)
+
+    def incarnation(self, position: Position) -> str:
+        """The inner source's."""
+        return self._inner.incarnation(position)
+
+    def describe(self) -> dict[str, Any]:
+        """The inner source's facts."""
+        return self._inner.describe()
+
+    def close(self) -> None:
+        """Close the inner source."""
+        self._inner.close()
+
+
+def _by_partition(source: Source) -> TypeGuard[PartitionedSource]:
+    """Whether the source is extracted partition by partition; one that could be may also be read as a whole."""
+    return source.entity.kind == "extract" and isinstance(source, PartitionedSource)
 
 
 def _bare(position: Position) -> Position:

@@ -44,6 +44,8 @@ WRITES: Mapping[str, str] = {
     "publish": "publish",
 }
 """Method of an engine that writes -> what the report calls it."""
+EXTRACT = "extract"
+"""What the report calls the copy of a partition of an extract, a write that no engine makes."""
 PATIENCE = 30.0
 """Seconds in which a kill that was ordered inside a write must have come."""
 

@@ -74,9 +74,9 @@ class Work:
         """The URI of `table`."""
         return self.lake.uri(table)
 
-    def feed_name(self, entity: Entity) -> FeedName:
-        """The name under which `entity` feeds its destination."""
-        return FeedName(str(entity.table), entity.feed)
+    def feed_name(self, entity: Entity, partition: str = "") -> FeedName:
+        """The name under which `entity` feeds its destination, or a partition of it."""
+        return FeedName(str(entity.table), entity.feed, partition)
 
 
 def open_work(settings: Settings, catalog: Catalog, environ: Mapping[str, str], **more: Any) -> Work:

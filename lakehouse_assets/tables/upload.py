@@ -63,7 +63,7 @@ class UploadWork(Work):
         """The table, and the tables beside it: its quarantine."""
         return self.table_path + table.name.removeprefix(TABLE.name)
 
-    def feed_name(self, entity: Entity) -> FeedName:
+    def feed_name(self, entity: Entity, partition: str = "") -> FeedName:
         """The node, never a path or a host."""
         return FeedName("upload", self.node_id)
 

@@ -16,10 +16,10 @@ from lakehouse_assets_tests.conftest import Elsewhere
 LATER = """
     delta_live_store:
       - entity_id: h
-        source: bronze.readings
-        source_format: asof
+        source: trades
+        source_format: kinesis
         destination: silver.joined
-        lakehouse: {{tables: [bronze.readings, bronze.readings]}}
+        source_schema: price DOUBLE
       - entity_id: d
         source: silver.joined
         source_format: dlt
@@ -150,7 +150,7 @@ def test_what_this_version_does_not_run_fails_by_name_while_the_others_run(lab: 
     done = reports(lab, "run", "*", code=1)
     assert done["silver.joined"]["state"] == "failed"
     assert "'h' (silver.joined)" in done["silver.joined"]["error"]
-    assert "'asof'" in done["silver.joined"]["error"]
+    assert "'kinesis'" in done["silver.joined"]["error"]
     assert done["gold.of_joined"]["state"] == "skipped"
     assert done["gold.thirds"]["state"] == "written"
 

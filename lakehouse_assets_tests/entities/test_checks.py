@@ -8,6 +8,12 @@ from lakehouse_assets.entities.checks import check_label
 from lakehouse_assets_tests.entities.lab import CHANGES, entity, history, refused
 
 
+def asof(**options):
+    """The fields of an as-of join, with read options of its own."""
+    given = {"asof.by": "sym", "asof.time": "time", "asof.columns": "bid"} | options
+    return {"source_format": "asof", "source": "a", "lakehouse": {"tables": ["a", "b"]}, "read_options": given}
+
+
 def test_apply_changes_needs_keys():
     """D47: without primary_keys the seed made a plain table in silence; here it is refused."""
     assert "primary_keys" in refused(**{**history(), "primary_keys": []})
@@ -93,6 +99,14 @@ def test_quarantine_goes_with_apply_changes():
         ({"source_format": "asof", "source": "trades"}, "two upstream tables"),
         ({"source_format": "asof", "source": "trades", "lakehouse": {"tables": ["quotes", "trades"]}}, "left one equal"),
         ({"lakehouse": {"tables": ["a", "b"]}}, "asof alone"),
+        (asof(**{"asof.by": ""}), "asof.by: is missing"),
+        (asof(**{"asof.direction": "sideways"}), "asof.direction: has another value"),
+        (asof(**{"asof.strict": "yes"}), "asof.strict: has another value"),
+        (asof(**{"asof.columns": "bid + ask"}), "is no column"),
+        (asof(**{"asof.tie": "a AS b"}), "is no column"),
+        (asof(**{"asof.keys": "sym"}), "is no option of an as-of join"),
+        ({**asof(), "partition_cols": ["date", "sym"]}, "made by one column"),
+        ({**asof(), "expectations": {"expect_all": {"a": "b > 0"}}}, "keeps every left row"),
         ({"destination_type": "view"}, "a view reads tables"),
         ({"destination_type": "view", **history()}, "a view stores nothing"),
         ({"destination_type": "view", "source_format": "dlt", "source": "x", "is_quarantined": True}, "stores nothing"),

@@ -22,7 +22,7 @@ def test_an_unknown_upstream_of_an_asof_join():
     """The two tables of an as-of join are upstreams like others."""
     found = only_fault(
         LANDED,
-        "entity_id: j, source: bronze.a, source_format: asof, destination: silver.j, lakehouse: {tables: [bronze.a, bronze.q]}",
+        "entity_id: j, source: bronze.a, source_format: asof, destination: silver.j, read_options: {asof.by: sym, asof.time: time, asof.columns: bid}, lakehouse: {tables: [bronze.a, bronze.q]}",
     )
     assert (found.field, found.value) == (("lakehouse", "tables"), "bronze.q")
 

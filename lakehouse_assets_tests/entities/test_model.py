@@ -208,6 +208,14 @@ def test_the_scd_type_may_be_text(given):
     assert ApplyChanges(sequence_by="s", stored_as_scd_type=given).stored_as_scd_type == 2
 
 
+ASOF = {
+    "source_format": "asof",
+    "source": "a",
+    "lakehouse": {"tables": ["a", "b"]},
+    "read_options": {"asof.by": "sym", "asof.time": "time", "asof.columns": "bid"},
+}
+
+
 @pytest.mark.parametrize(
     ("fields", "kind"),
     [
@@ -223,7 +231,7 @@ def test_the_scd_type_may_be_text(given):
         ({"source_format": "sql", "source": "SELECT 1"}, "query"),
         ({"source_format": "sql", "source": "SELECT 1", "destination_type": "view"}, "view"),
         ({"source_format": "dlt", "source": "x", "destination_type": "view"}, "view"),
-        ({"source_format": "asof", "source": "a", "lakehouse": {"tables": ["a", "b"]}}, "asof"),
+        (ASOF, "asof"),
     ],
     ids=str,
 )

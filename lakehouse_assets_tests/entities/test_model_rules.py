@@ -112,9 +112,12 @@ def test_delta_and_dlt_keep_what_is_assigned(source_format):
     assert found.is_streaming is False
 
 
+ASOF = {"asof.by": "sym", "asof.time": "time", "asof.columns": "bid"}
+
+
 def test_asof_is_never_streaming():
     """D1: an as-of join reads its tables whole."""
-    found = entity(source_format="asof", lakehouse={"tables": ["src", "other"]}, is_streaming=True)
+    found = entity(source_format="asof", read_options=ASOF, lakehouse={"tables": ["src", "other"]}, is_streaming=True)
     assert found.is_streaming is False
 
 

@@ -25,6 +25,7 @@ from lakehouse_assets.settings import Settings
 from lakehouse_assets.simulators.kafka_mock import mock_cluster
 from lakehouse_assets.sources.base import Source, open_source
 from lakehouse_assets.sources.memory import MemorySource
+from lakehouse_assets_tests.tables import partition_lab
 
 ENGINE = "embedded"
 SMALL = """
@@ -81,7 +82,8 @@ delta_live_store:
   - {entity_id: full, source: "SELECT max(n) AS most, sum(ratio) AS ratio FROM gold.by_key CROSS JOIN silver.orders", source_format: sql, destination: gold.full}
   - {entity_id: of_view, source: "SELECT l.k, count(*) AS n, CAST(:run_date AS STRING) AS day FROM silver.large AS l JOIN silver.names AS s ON l.k = s.k GROUP BY l.k", source_format: sql, destination: gold.large}
 """
-"""Every source and every kind of table that there is."""
+"""Every source and every kind of table that there is, but those that are made by partition."""
+EVERY += partition_lab.ENTITIES
 
 
 TOPIC = """
@@ -105,7 +107,9 @@ def topic() -> Iterator[str]:
 
 
 def open_any(entity: Entity) -> Source:
-    """The source of an entity; `memory` is a stream in memory, the same in every process."""
+    """The source of an entity; `memory` is a stream in memory, the same in every process, and so are days of kdb+."""
+    if entity.kind == "extract":
+        return partition_lab.Memory(entity, partition_lab.days_of(entity.source, 3), [])
     if entity.source != "memory":
         return open_source(entity)
     source = MemorySource(entity, batch_rows=5)

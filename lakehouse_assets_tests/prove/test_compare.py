@@ -76,3 +76,10 @@ def test_plans_and_numbers_agree() -> None:
 def test_a_run_that_fails_after_the_kill_is_a_difference() -> None:
     """What stops the run that mends is told in its words."""
     assert difference(answer(table()), {"error": "it is broken"}) == "the run after the kill failed: it is broken"
+
+
+def test_a_partition_that_only_one_side_has_is_told() -> None:
+    """Each partition is a feed of its own, and a kill may leave one that a clean run does not make."""
+    clean, found = answer(table((1, 1.0))), answer(table((1, 1.0)))
+    found["feeds"].append({"feed": "f//2024-01-02", "end": None, "carried": 1, "planned": 2})
+    assert difference(clean, found) == "f//2024-01-02 carries batch 1, and its plans end with 2"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from confluent_kafka import Producer
 
 from lakehouse_assets.entities.model import Entity
-from lakehouse_assets.prove.pace import bounded, measure, paced
+from lakehouse_assets.prove.pace import PacedPartitions, bounded, measure, paced
 from lakehouse_assets.simulators.kafka_mock import mock_cluster
 from lakehouse_assets.sources.base import Past, Source, open_source
 from lakehouse_assets_tests.prove.lab import orders
+from lakehouse_assets_tests.tables.partition_lab import Memory, days_of
 
 DECLARED = "id BIGINT, k STRING, v BIGINT"
 
@@ -119,3 +121,53 @@ def test_a_replay_reads_what_was_shown(tmp_path: Path) -> None:
         assert late.verify(end, early.incarnation(end)) == []
         assert late.holds(late.earliest(), end)
         assert read(late, late.earliest(), end) == 3
+
+
+def days() -> Entity:
+    """Days in memory, which are extracted."""
+    options = {"kdb.host": "localhost", "kdb.port": "5000", "kdb.partition": "date"}
+    return Entity(entity_id="b", source="trade", source_format="kdb", destination="extract.trade", read_options=options)
+
+
+def open_days(entity: Entity) -> Memory:
+    """Six days, the second of them empty; half of the others is three rows."""
+    return Memory(entity, days_of("trade"), [])
+
+
+def shown(count: int, rows: int = 2) -> PacedPartitions:
+    """The days that so many rounds show."""
+    found = paced(open_days, {"b": rows}, count)(days())
+    assert isinstance(found, PacedPartitions)
+    return found
+
+
+def test_a_partitioned_source_shows_days_and_half_of_the_last() -> None:
+    """Each round shows days more, and finds the last one of the round before corrected."""
+    assert [list(shown(n).partitions().values()) for n in range(4)] == [
+        [],
+        ["6", "0"],
+        ["6", "0", "6", "3"],
+        ["6", "0", "6", "6", "6", "3"],
+    ]
+    half, whole = (source.fingerprint("2024-01-05") for source in (shown(2), shown(3)))
+    assert (half.rows, whole.rows) == (3, 6)
+    assert half.checksum != whole.checksum
+
+
+def test_a_half_of_a_day_is_its_first_rows() -> None:
+    """As many as its fingerprint says, in their order, with the columns of the day."""
+    source = shown(2)
+    parts = list(source.read_partition("2024-01-05"))
+    rows = pa.Table.from_batches(parts)
+    assert rows.column("_row").to_pylist() == [0, 1, 2]
+    assert rows.schema == source.columns_of("2024-01-05")
+    assert pa.Table.from_batches(source.read_partition("2024-01-04")).num_rows == 6
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("rounds", "most", "expected"), [(3, 1000, 2), (3, 5, 1), (1, 10, 2), (1, 1000, 6), (100, 1000, 1)]
+)
+def test_a_partitioned_source_is_measured_in_days(rounds: int, most: int, expected: int) -> None:
+    """As many days a round as there are, of no more rows than asked for on average, and never none."""
+    assert measure(open_days(days()), rounds, most) == expected

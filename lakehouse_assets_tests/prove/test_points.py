@@ -16,7 +16,7 @@ from lakehouse_assets_tests.tables.lab import Lab
 
 PASSED = {
     "of", "find", "read", "changes", "from_arrow", "query", "schema", "held", "batches", "rows", "close",
-    "refuse_writer", "refuse_writers", "appender", "name", "reads_features", "publishes",
+    "refuse_writer", "refuse_writers", "appender", "name", "reads_features", "publishes", "asof",
     "load", "loads", "streams",
 }  # fmt: skip
 """What of an engine is no write, or is watched in another way: an appender's commit."""

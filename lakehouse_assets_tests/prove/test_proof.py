@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
 
 from lakehouse_assets.cli.prove import ProxyWire
 from lakehouse_assets.errors import LakeError, SettingsError
-from lakehouse_assets.prove.points import WRITES
+from lakehouse_assets.prove.points import EXTRACT, WRITES
 from lakehouse_assets.prove.proof import LOSSES, ROUNDS, Point, Round, sample
 from lakehouse_assets.simulators.faulty_store import FaultyProxy
+from lakehouse_assets.simulators.kdb import KdbServer
+from lakehouse_assets.simulators.kdb_config import KdbConfig
+from lakehouse_assets.simulators.kdb_prices import trading_days
+from lakehouse_assets.sources import base
 from lakehouse_assets_tests.conftest import Bucket
 from lakehouse_assets_tests.prove import broken
 from lakehouse_assets_tests.prove.lab import EVERY, SMALL, furnish, orders, prover, topic, wrong
+from lakehouse_assets_tests.tables.partition_lab import CATALOG
 
 FIRST = ROUNDS[:1]
 
@@ -26,7 +32,7 @@ def test_every_kind_and_source_survives_kills(tmp_path: Path, seed: int) -> None
     with topic() as entities, prover(tmp_path, EVERY + entities, seed=seed) as it:
         points = it.points()
         seldom = {"publish", "set properties"}  # what Spark alone does, and what a changed declaration does
-        assert {point.step for point in points} == {*WRITES.values(), "plan"} - seldom
+        assert {point.step for point in points} == {*WRITES.values(), "plan", EXTRACT} - seldom
         assert {point.table for point in points} >= {str(table) for table in it.proof.tables} - {"silver.large"}
         trials = [it.trial(point) for point in sample(points, 3, seed)]
     assert not wrong(trials)
@@ -40,6 +46,26 @@ def test_a_topic_survives_kills(tmp_path: Path, seed: int) -> None:
         points = it.points()
         assert {point.table for point in points} >= {"bronze.topic", "silver.topic"}
         trials = [it.trial(point) for point in [*sample(points, 5, seed), points[-1]]]
+    assert not wrong(trials)
+    assert all(trial.killed for trial in trials)
+
+
+@pytest.mark.slow
+def test_a_kdb_process_survives_kills(tmp_path: Path, seed: int) -> None:
+    """§7.1: days of a kdb+ process, what is loaded and joined of them: killed before, inside and after their writes."""
+    days = tuple(trading_days(date(2018, 12, 3), date(2018, 12, 6)))
+    with KdbServer(KdbConfig(dates=days, rows=40, quotes=2.0)) as server:
+        yaml = (
+            CATALOG.replace("localhost", server.host)
+            .replace("5000", str(server.port))
+            .replace("2024-01-02", "2018-12-03")
+        )
+        with prover(tmp_path, yaml, seed=seed, open_source=f"{base.__name__}:open_source") as it:
+            points = it.points()
+            assert {(point.table, point.step) for point in points} >= {
+                ("extract.trade", EXTRACT), ("bronze.quotes", "replace"), ("silver.joined", "replace")
+            }  # fmt: skip
+            trials = [it.trial(point) for point in sample(points, 5, seed)]
     assert not wrong(trials)
     assert all(trial.killed for trial in trials)
 

@@ -19,7 +19,7 @@ from lakehouse_assets.settings import Settings
 from lakehouse_assets_tests.conftest import QUICK
 from lakehouse_assets_tests.prove.lab import CHAIN, catalog_of, orders, wrong
 
-KILLS = 10
+KILLS = 5
 
 
 class Half:

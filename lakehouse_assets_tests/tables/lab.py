@@ -51,10 +51,16 @@ class Lab:
         entity = next(e for e in self.catalog.entities if e.source == source)
         MemorySource(entity, self.streams.setdefault(source, [])).append(rows)
 
-    def run(self, *tables: str, rebuild: bool = False, **how: Any) -> list[Outcome]:
+    def run(
+        self, *tables: str, rebuild: bool = False, partitions: Sequence[str] | None = None, **how: Any
+    ) -> list[Outcome]:
         """Refresh tables in this order (default: all)."""
         names = [TableName(*name.split(".")) for name in tables] or self.catalog.order()
-        return [outcome for name in names for outcome in refresh(replace(self.work, **how), name, rebuild=rebuild)]
+        return [
+            outcome
+            for name in names
+            for outcome in refresh(replace(self.work, **how), name, rebuild=rebuild, partitions=partitions)
+        ]
 
     def rows(self, table: str, *columns: str) -> list[tuple]:
         """Rows of a table, sorted; without the columns that say when and in which batch they came."""

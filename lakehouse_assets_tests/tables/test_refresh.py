@@ -15,14 +15,13 @@ from lakehouse_assets.errors import (
     ForeignCommit,
     IncarnationChanged,
     LakeError,
-    NotRunnable,
     SourceBusy,
 )
 from lakehouse_assets.lake.names import FeedName
 from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.tables import landed
 from lakehouse_assets.tables.base import Feed, Idle
-from lakehouse_assets.tables.refresh import _plan_rebuild, feeds_of, preview
+from lakehouse_assets.tables.refresh import feeds_of, plan_rebuild, preview
 from lakehouse_assets_tests.tables.lab import Lab
 
 ONE = """
@@ -112,23 +111,6 @@ def test_a_preview_writes_nothing(tmp_path):
     assert isinstance(nothing, Idle)
 
 
-def test_a_kind_of_a_later_version_says_so(tmp_path):
-    """An entity that cannot run yet fails naming it and what is missing."""
-    yaml = (
-        ONE
-        + """
-  - entity_id: h
-    source: bronze.t
-    source_format: asof
-    destination: silver.h
-    lakehouse: {tables: [bronze.t, bronze.t]}
-"""
-    )
-    it = Lab(tmp_path / "lake", yaml)
-    with pytest.raises(NotRunnable, match=r"entity 'h' \(silver.h\) is a table of kind 'asof'"):
-        feeds_of(it.work, TableName("silver", "h"))
-
-
 def test_the_rows_of_a_plan_carry_its_number(tmp_path):
     """The number stands in the commit that holds the rows, with the plan's id beside it."""
     it = Lab(tmp_path / "lake", ONE)
@@ -199,7 +181,7 @@ def test_a_killed_rebuild_over_rewritten_files_still_replaces(tmp_path):
     (drop / "a.csv").write_text("id,v\n1,a\n2,b\n")
     it = Lab(tmp_path / "lake", FILES.format(drop=drop))
     it.run()
-    _plan_rebuild(it.work, feeds_of(it.work, TableName("bronze", "c")))
+    plan_rebuild(it.work, [(entity, "") for entity in feeds_of(it.work, TableName("bronze", "c"))])
     (drop / "a.csv").write_text("id,v\n1,a\n2,b2\n9,z\n")
     it.run()
     assert it.rows("bronze.c", "id", "v") == [(1, "a"), (2, "b2"), (9, "z")]
