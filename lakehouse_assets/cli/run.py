@@ -183,6 +183,12 @@ def _prepared(
     if rebuild:
         say(f"to be started over: {', '.join(map(str, rebuild))}")
     tables = tuple(table for table in entities.order() if table in chosen or table in rebuild)
+    if partition is not None and rebuild:
+        raise SettingsError(
+            "--full-refresh starts a table over as a whole, and --partition asks for some days",
+            value=", ".join(map(str, rebuild)),
+            fix="leave one of them out: a day that is behind is made again without --full-refresh",
+        )
     return work, tables, rebuild, None if partition is None else _days(work, tables, partition)
 
 
@@ -197,7 +203,9 @@ def _days(work: Work, tables: Sequence[TableName], asked: str) -> list[str]:
             value=asked,
             fix="leave it out, or select an extract or what is loaded from one",
         )
-    first, _, last = asked.partition("..")
+    first, dots, last = asked.partition("..")
+    if dots and not (first and last):
+        raise SettingsError("--partition has one end only", value=asked, fix="write both days: 2024-01-02..2024-01-31")
     start, end = day_of(first), day_of(last or first)
     if end < start:
         raise SettingsError("--partition begins after it ends", value=asked, fix="write the earlier day first")

@@ -289,6 +289,6 @@ def intent_of(table: TableName, feed: Feed, following: Plan | Draft | Idle) -> I
             does = "rebuild" if feed.starts_over else "rebuild (append)"
         elif feed.last is not None and Plan.hash_of(following.recipe) != feed.last.recipe_hash:
             notes = (*notes, "the recipe has changed since the last batch")
-        if feed.target is None and not following.start:
+        if feed.target is None and not (entity.kind == "extract" and following.start):
             notes = (*notes, "the table is made")
     return Intent(table, entity.kind, does, name, reads, dict(following.start), dict(following.end), notes)

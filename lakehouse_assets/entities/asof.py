@@ -50,7 +50,7 @@ def faults(entity: Entity) -> Iterator[Fault]:
         if name not in OPTIONS:
             yield Fault(name, "is no option of an as-of join", name, tuple(OPTIONS))
     for name in NEEDED:
-        if not options.get(name, "").strip():
+        if not options.get(name, "").strip(" ,"):
             yield Fault(name, f"is missing: {OPTIONS[name]}")
     for name, choices in CHOICES.items():
         if options.get(name, choices[0]) not in choices:
@@ -60,6 +60,15 @@ def faults(entity: Entity) -> Iterator[Fault]:
             found = _ITEM.fullmatch(item)
             if not found or (found[2] and name != "asof.columns"):
                 yield Fault(name, f"{item.strip()!r} is no column", item.strip())
+    yield from _twice(entity)
+
+
+def _twice(entity: Entity) -> Iterator[Fault]:
+    """Columns that are brought twice, or under one name."""
+    items = [found for item in listed(entity, "asof.columns") if (found := _ITEM.fullmatch(item))]
+    for what, names in (("", [item[1] for item in items]), (" as a name", [item[2] or item[1] for item in items])):
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            yield Fault("asof.columns", f"{name!r} stands there twice{what}: bring it once", name)
 
 
 def listed(entity: Entity, option: str) -> tuple[str, ...]:

@@ -183,6 +183,10 @@ def _by_format(entity: Entity) -> Iterator[Misfit]:
         )
     if form == "asof":
         yield from _asof(entity)
+    if form == "kdb":
+        from lakehouse_assets.entities import partitions  # which is made of what stands here
+
+        yield from partitions.of_kdb(entity)
     if form != "kafka" and entity.lakehouse.on_data_loss:
         where, value = ("lakehouse", "on_data_loss"), entity.lakehouse.on_data_loss
         yield Misfit(where, "belongs to source_format kafka alone", value, fix="remove it")
@@ -206,6 +210,15 @@ def _asof(entity: Entity) -> Iterator[Misfit]:
     if entity.expectations.rules or entity.is_quarantined:
         fix = "judge its rows in a table of source_format dlt that reads this one"
         yield Misfit(("expectations",), "an as-of join keeps every left row", fix=fix)
+    if entity.partition_cols and entity.select_expr:
+        column = entity.partition_cols[0]
+        if not any(item.strip() in ("*", column, f"`{column}`") for item in entity.select_expr):
+            yield Misfit(
+                ("select_expr",),
+                f"the partition column {column!r} has to come as it is: a row belongs to the day that it is made of",
+                entity.select_expr,
+                fix=f"select {column} itself, and anything made of it under another name",
+            )
     if len(entity.partition_cols) > 1:
         fix = "keep the column by which both upstream tables are made"
         yield Misfit(("partition_cols",), "an as-of join is made by one column", entity.partition_cols, fix=fix)

@@ -13,8 +13,12 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400, "week": 604800}
-_DURATION = re.compile(r"\s*(\d+)\s*(second|minute|hour|day|week)s?\s*")
+_SECOND = 1_000_000
+_UNITS = {
+    "microsecond": 1, "millisecond": 1_000, "second": _SECOND, "minute": 60 * _SECOND, "hour": 3_600 * _SECOND,
+    "day": 86_400 * _SECOND, "week": 604_800 * _SECOND,
+}  # fmt: skip
+_DURATION = re.compile(rf"\s*(\d+)\s*({'|'.join(_UNITS)})s?\s*")
 _OWNER = re.compile(r"team:[A-Za-z0-9_.-]+|[^@\s]+@[^@\s]+\.[^@\s]+")
 _FEED = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _CRON_ITEM = r"(?:\*|[0-9A-Za-z]+(?:-[0-9A-Za-z]+)?)(?:/[0-9]+)?"
@@ -29,10 +33,11 @@ def to_timedelta(text: str) -> dt.timedelta:
     Raises:
         ValueError: the text is not such a duration, or it is zero.
     """
-    seconds = sum(int(count) * _UNITS[unit] for count, unit in _DURATION.findall(text))
-    if _DURATION.sub("", text) or not seconds:
-        raise ValueError(f"{text!r} is not a duration such as '90 minutes', '1 hour' or '2 days'")
-    return dt.timedelta(seconds=seconds)
+    micros = sum(int(count) * _UNITS[unit] for count, unit in _DURATION.findall(text))
+    if _DURATION.sub("", text) or not micros:
+        units = ", ".join(f"{unit}s" for unit in _UNITS)
+        raise ValueError(f"{text!r} is not a duration such as '90 minutes', '1 hour' or '2 days' (units: {units})")
+    return dt.timedelta(microseconds=micros)
 
 
 def _duration(text: str) -> str:

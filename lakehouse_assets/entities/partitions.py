@@ -14,6 +14,33 @@ if TYPE_CHECKING:
     from lakehouse_assets.entities.model import Entity
 
 Where = tuple[str | int, ...]
+EXTRACTS = "extract"
+"""The layer of Parquet extracts."""
+
+
+def of_kdb(entity: Entity) -> Iterator[Misfit]:
+    """A table by date is extracted: its file holds rows as they are, and stands where extracts stand."""
+    from_extract = entity.table.layer == EXTRACTS
+    if entity.kind != "extract":
+        if from_extract:
+            fix = "say kdb.partition, or choose another layer: a table that is read whole is a table of the lake"
+            yield Misfit(("destination",), f"the layer {EXTRACTS!r} holds extracts", entity.destination, fix=fix)
+        return
+    if not from_extract:
+        fix = f"write {EXTRACTS}.{entity.table.name}, and load it into {entity.table} (source_format: dlt)"
+        yield Misfit(("destination",), "a kdb+ table by date is extracted into files", entity.destination, fix=fix)
+    days = entity.lakehouse.partitions
+    if days is None:
+        fix = "write lakehouse: {partitions: {cadence: daily, start: 2024-01-31}}"
+        yield Misfit(("lakehouse", "partitions"), "an extract needs the day with which it starts", fix=fix)
+    elif days.cadence != "daily":
+        yield Misfit(("lakehouse", "partitions", "cadence"), "an extract is made by day", days.cadence, ("daily",))
+    for field in ("select_expr", "is_quarantined", "partition_cols", "primary_keys", "apply_changes"):
+        if getattr(entity, field):
+            fix = "say it at the table that is loaded from it, or at one that reads that table"
+            yield Misfit((field,), "an extract holds rows as they come", fix=fix)
+    if entity.expectations.rules:
+        yield Misfit(("expectations",), "an extract holds rows as they come", fix="judge them in a table of the lake")
 
 
 def misfits(entity: Entity, where: Where, name: str, upstream: Sequence[Entity], feeds: int) -> Iterator[Misfit]:

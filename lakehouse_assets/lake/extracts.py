@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from lakehouse_assets.errors import LakeError, SourceBusy
-from lakehouse_assets.lake.storage import Storage, is_local, store_faults
+from lakehouse_assets.lake.storage import Storage, first_line, is_local, store_faults
 
 FOOTER = b"lakehouse.extract"
 """The key of the footer's metadata under which a JSON object says what the file is."""
@@ -81,7 +82,8 @@ class Extracts:
             found = self._fs.get_file_info(pafs.FileSelector(self._root, allow_not_found=True, recursive=True))
         prefix, name = f"{self.column}=", f"{self._table}.parquet"
         files = [info.path.split("/") for info in found if info.type == pafs.FileType.File]
-        return sorted(p[-2].removeprefix(prefix) for p in files if p[-1] == name and p[-2].startswith(prefix))
+        found = (p[-2].removeprefix(prefix) for p in files if p[-1] == name and p[-2].startswith(prefix))
+        return sorted(key for key in found if _is_day(key))
 
     def find(self, key: str) -> Extract | None:
         """The extract of a partition; `None` if there is none, or only what is left of a damaged one.
@@ -99,16 +101,16 @@ class Extracts:
             with self._fs.open_input_file(path) as source:
                 try:
                     found = pq.ParquetFile(source)
-                except pa.ArrowInvalid:
+                except (pa.ArrowInvalid, OSError):
                     return None
                 said = (found.metadata.metadata or {}).get(FOOTER)
                 schema = found.schema_arrow
-        if said is None:
+        facts = json.loads(said or b"{}")
+        if facts.get("partition") != key or not facts.keys() >= {"rows", "checksum", "fingerprint"}:
             raise LakeError(
-                f"the file {path} is no extract of this project: its footer does not say what it holds",
+                f"the file {path} is no extract of {key} by this project: its footer does not say so",
                 fix="move it away, and run again",
             )
-        facts = json.loads(said)
         named = {field.name: field.metadata for field in schema}
         plain = pa.schema([field.with_metadata(named[field.name]) for field in schema])
         return Extract(key, path, facts["rows"], facts["checksum"], facts["fingerprint"], plain, info.size)
@@ -129,8 +131,14 @@ class Extracts:
             said = json.loads((found.metadata.metadata or {}).get(FOOTER, b"{}"))
             if said.get("checksum") != extract.checksum:
                 raise SourceBusy(f"the extract {extract.path} was replaced while it was read", fix="run again")
-            for batch in found.iter_batches(batch_size=GROUP_ROWS):
-                yield pa.RecordBatch.from_arrays(batch.columns, schema=extract.schema)
+            try:
+                for batch in found.iter_batches(batch_size=GROUP_ROWS):
+                    yield pa.RecordBatch.from_arrays(batch.columns, schema=extract.schema)
+            except (OSError, pa.ArrowInvalid) as error:
+                raise LakeError(
+                    f"the extract {extract.path} is damaged: {first_line(error)}",
+                    fix=f"remove it, and extract the day again: lakehouse run … --partition {extract.key}",
+                ) from error
 
     def write(self, key: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch], fingerprint: str) -> Extract:
         """Put rows in the place of a partition's; until all of them are written, the old ones stand.
@@ -247,6 +255,14 @@ class _Column:
     def digest(self) -> str:
         inner = self._inner.digest() if self._inner else ""
         return _digest([self._name, *(part.hexdigest() for part in (self._there, self._values, self._texts)), inner])
+
+
+def _is_day(key: str) -> bool:
+    """Whether a key is a date as this project writes it."""
+    try:
+        return date.fromisoformat(key).isoformat() == key
+    except ValueError:
+        return False
 
 
 def _digest(texts: Iterable[str]) -> str:

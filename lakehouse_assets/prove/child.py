@@ -165,6 +165,8 @@ def _files(work: Work, entity: Entity) -> dict[str, Any]:
     found = []
     store = extract.extracts_of(work, entity)
     for key, file in extract.offers(work, entity).items():
+        if isinstance(file, LakehouseError):
+            raise file
         rows = store.read(file).read_all()
         columns = [(field.name, str(field.type), _values(rows.column(field.name))) for field in rows.schema]
         found.append((key, file.rows, file.checksum, file.fingerprint, columns))

@@ -95,7 +95,7 @@ REFUSED = {
     "dictionary, table": "as a column or inside one; let the server send columns",
     "function": "types 100 to 112 are not data",
     "text that is not UTF-8": "symbols and chars in another encoding are refused with the number of their row",
-    "infinity": "of integers and times: refused by name, unless `kdb.infinities: null` makes it NULL",
+    "infinity": 'of integers and times: refused by name, unless `kdb.infinities: "null"` makes it NULL',
 }
 """What q has and the lake does not hold: why, or what to do instead."""
 
@@ -231,7 +231,7 @@ _HEAD = """\
 
 What each type of q becomes when a table is read, and what the lake holds. NULL stands for q's null of the type; no
 sentinel of q is ever a number here. Infinities of integers and times are refused by name, or made NULL where the entity
-says `kdb.infinities: null`. Every Arrow field says in its metadata, under `kdb.type`, what q called its type.
+says `kdb.infinities: "null"`. Every Arrow field says in its metadata, under `kdb.type`, what q called its type.
 
 This page is generated: `python -m lakehouse_assets.sources.kdb_types > docs/kdb_types.md`.
 """

@@ -59,6 +59,8 @@ def _moved(work: Work, handles: Sides, last: Plan, key: str, end: Mapping[str, A
 
 def replayable(work: Work, feed: Feed, plan: Plan) -> bool:
     """Whether an interrupted batch would join what there is now; else it is planned anew, for nothing was written."""
+    if plan.recipe_hash != Plan.hash_of(recipe_of(feed.entity)):
+        return False
     handles, key = _opened(work, feed.entity), feed.name.partition
     if plan.incarnation != ",".join(handle.id for _, handle in handles):
         return False

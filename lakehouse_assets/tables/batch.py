@@ -83,7 +83,8 @@ def step(work: Work, entity: Entity, key: str = "") -> Outcome | None:
         feed = replace(feed, rebuild=opened.pending.rebuild, starts_over=True)
     elif opened.pending.mode == "append" and _keeps_a_part(work, entity, opened.pending):
         return _rest(work, feed, opened.pending, opened.ledger)
-    draft = kind.draft(work, feed)
+    rebuilt = opened.pending is not None and opened.pending.rebuild
+    draft = kind.draft(work, replace(feed, rebuild=True) if rebuilt else feed)
     if isinstance(draft, Idle):
         work.notify(entity, draft.notices)
         return None
@@ -209,7 +210,8 @@ def _check_step(
     if planned == number or (last is not None and done is not None and last.follows < number < planned):
         return
     again = work.engine.find(target.uri) if target else None
-    if again is not None and again.number(name.app_id) != number:
+    moved = again is not None and again.number(name.app_id) != number
+    if moved or (name.partition and replacing(work, name.destination, again) not in (None, name.partition)):
         raise ConcurrentWriter(f"another process is feeding {name.destination}", fix="run again")
     state = "is not there" if target is None else f"carries batch {number}"
     raise LakeError(
@@ -217,6 +219,14 @@ def _check_step(
         "the table or the plans were removed or restored",
         fix=f"bring back what is missing, or rebuild: lakehouse run --full-refresh {name.destination}",
     )
+
+
+def replacing(work: Work, destination: str, target: Handle | None) -> str | None:
+    """The partition with which an interrupted rebuild has yet to replace a table: all others wait for it."""
+    for key, plan in work.book.open().partitions(destination).items():
+        if plan.mode == "replace" and (target is None or target.number(plan.feed.app_id) < plan.number):
+            return key
+    return None
 
 
 def _check_foreign(work: Work, entity: Entity, target: Handle | None, last: Plan | None) -> None:

@@ -20,6 +20,8 @@ from lakehouse_assets.lake.values import Commit
 from lakehouse_assets.sources.base import Notice, PartitionedSource
 from lakehouse_assets.tables.base import Draft, Feed, Outcome, Work
 
+SHOWN = 5
+"""Days that a message names."""
 NOTHING = "no_such_partition"
 """The code of a notice: a partition was asked for that the source does not have."""
 GONE = "partition_gone"
@@ -53,9 +55,8 @@ def refresh(
         store = extracts_of(work, entity)
         held = source.partitions()
         if missing := sorted(set(keys or ()) - set(held)):
-            message = (
-                f"{entity.source} has nothing of {', '.join(missing)}; its last one is {max(held, default='none')}"
-            )
+            span = f"{min(held)} to {max(held)}" if held else "no day at all"
+            message = f"{entity.source} has nothing of {days(missing)}; it has {span}"
             work.notify(entity, [Notice(NOTHING, message)])
         for key in held if keys is None else sorted(set(keys) & set(held)):
             try:
@@ -66,7 +67,7 @@ def refresh(
             if outcome is not None:
                 yield outcome
         if keys is None and (gone := sorted(set(store.partitions()) - set(held))):
-            message = f"{entity.source} no longer has {', '.join(gone)}: what was extracted of it stays"
+            message = f"{entity.source} no longer has {days(gone)}: what was extracted of it stays"
             work.notify(entity, [Notice(GONE, message)])
     if failed:
         raise first_of(entity, failed) from failed[0][1]
@@ -74,7 +75,7 @@ def refresh(
 
 def first_of(entity: Entity, failed: list[tuple[str, LakehouseError]]) -> LakehouseError:
     """The error of the first of several partitions that failed, naming all of them; a retry helps if it helps one."""
-    keys = ", ".join(key for key, _ in failed)
+    keys = days([key for key, _ in failed])
     error = next((error for _, error in failed if error.transient), failed[0][1])
     problem = f"{entity.table}: {len(failed)} partition(s) failed ({keys}): {error.problem}"
     return type(error)(problem, value=error.value, choices=error.choices, fix=error.fix, **error.facts)
@@ -134,8 +135,21 @@ def _told(work: Work, entity: Entity, batches: Iterator[pa.RecordBatch]) -> Iter
         yield batch
 
 
-def offers(work: Work, entity: Entity) -> Mapping[str, Extract]:
-    """The extracts that are there, by partition."""
-    store = extracts_of(work, entity)
-    found = {key: store.find(key) for key in store.partitions()}
-    return {key: extract for key, extract in found.items() if extract is not None}
+def offers(work: Work, entity: Entity) -> Mapping[str, Extract | LakeError]:
+    """The extracts that are there, by partition, or what is wrong with the file in the place of one."""
+    store, found = extracts_of(work, entity), dict[str, Extract | LakeError]()
+    for key in store.partitions():
+        try:
+            extract = store.find(key)
+        except LakeError as error:  # that day alone is held up
+            found[key] = error
+            continue
+        if extract is not None:
+            found[key] = extract
+    return found
+
+
+def days(keys: Collection[str]) -> str:
+    """Days for a message: the first ones, and how many more."""
+    few = sorted(keys)[:SHOWN]
+    return ", ".join(few) + (f" and {len(keys) - SHOWN:,} more" if len(keys) > SHOWN else "")

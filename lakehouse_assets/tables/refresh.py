@@ -14,7 +14,7 @@ from lakehouse_assets.errors import LakehouseError, SourceError
 from lakehouse_assets.lake.plans import Plan
 from lakehouse_assets.lake.storage import check_writable
 from lakehouse_assets.sources.base import LOSSES
-from lakehouse_assets.tables import extract, history
+from lakehouse_assets.tables import extract, history, loaded
 from lakehouse_assets.tables import partitions as parts
 from lakehouse_assets.tables.base import Draft, Feed, Idle, Outcome, Work
 from lakehouse_assets.tables.batch import (
@@ -24,6 +24,7 @@ from lakehouse_assets.tables.batch import (
     module_of,
     open_feed,
     planned,
+    replacing,
     retrying,
     step,
 )  # fmt: skip
@@ -182,6 +183,7 @@ def refresh_partitions(work: Work, entity: Entity, keys: Collection[str] | None,
         LakehouseError: what the first partition that failed raised, once the others are done.
     """
     if rebuild:
+        keys = None
         retrying(_plan_partitions_anew, work, entity)
     failed: list[tuple[str, LakehouseError]] = []
     waiting = partitions_behind(work, entity, keys)
@@ -197,6 +199,8 @@ def refresh_partitions(work: Work, entity: Entity, keys: Collection[str] | None,
             waiting = partitions_behind(work, entity, keys)
         except LakehouseError as error:
             failed.append((key, error))
+            if replacing(work, str(entity.table), work.engine.find(work.uri(entity.table))) == key:
+                break
     if failed:
         raise extract.first_of(entity, failed) from failed[0][1]
 
@@ -243,12 +247,15 @@ def _plan_partitions_anew(work: Work, entity: Entity) -> None:
     Raises:
         SourceError: the table has partitions that nothing offers any more.
     """
-    offers = module_of(work, entity).offers(work, entity)
+    module = module_of(work, entity)
+    if module is loaded:
+        loaded.check_rebuild(work, entity)
+    offers = module.offers(work, entity)
     made = work.book.open().partitions(str(entity.table))
     gone = sorted(key for key, plan in made.items() if plan.end and key not in offers)
     if gone and not work.accept_loss:
         raise SourceError(
-            f"{entity.table}: a rebuild would lose the partitions {', '.join(gone)}: {entity.source} has them no more",
+            f"{entity.table}: a rebuild would lose the partitions {extract.days(gone)}: {entity.source} lacks them now",
             fix="run it with --accept-loss if that is meant",
         )
     if offers:

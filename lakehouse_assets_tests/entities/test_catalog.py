@@ -191,7 +191,7 @@ def test_what_later_versions_run_is_checked_now():
         delta_live_store:
           - {entity_id: k, source: Stocks, source_format: kafka, destination: bronze.stocks}
           - {entity_id: n, source: orders, source_format: kinesis, destination: bronze.orders}
-          - {entity_id: t, source: trade, source_format: kdb, destination: extract.trade, read_options: {kdb.partition: date}}
+          - {entity_id: t, source: trade, source_format: kdb, destination: extract.trade, read_options: {kdb.partition: date}, lakehouse: {partitions: {cadence: daily, start: 2024-01-02}}}
           - {entity_id: q, source: quote, source_format: kdb, destination: bronze.quotes}
           - {entity_id: j, source: bronze.orders, source_format: asof, destination: silver.j, read_options: {asof.by: sym, asof.time: time, asof.columns: bid}, lakehouse: {tables: [bronze.orders, bronze.quotes], tolerance: 1 hour}}
         """

@@ -14,6 +14,18 @@ def asof(**options):
     return {"source_format": "asof", "source": "a", "lakehouse": {"tables": ["a", "b"]}, "read_options": given}
 
 
+def extract(**fields):
+    """The fields of an extract."""
+    days = {"partitions": {"cadence": "daily", "start": "2024-01-02"}}
+    return {
+        "source_format": "kdb",
+        "destination": "extract.trade",
+        "read_options": {"kdb.partition": "date"},
+        "lakehouse": days,
+        **fields,
+    }
+
+
 def test_apply_changes_needs_keys():
     """D47: without primary_keys the seed made a plain table in silence; here it is refused."""
     assert "primary_keys" in refused(**{**history(), "primary_keys": []})
@@ -105,6 +117,14 @@ def test_quarantine_goes_with_apply_changes():
         (asof(**{"asof.columns": "bid + ask"}), "is no column"),
         (asof(**{"asof.tie": "a AS b"}), "is no column"),
         (asof(**{"asof.keys": "sym"}), "is no option of an as-of join"),
+        (asof(**{"asof.columns": "bid, bid AS b2"}), "'bid' stands there twice: bring it once"),
+        (asof(**{"asof.columns": "bid, ask AS bid"}), "'bid' stands there twice as a name"),
+        (extract(destination="bronze.trade"), "is extracted into files"),
+        (extract(lakehouse={}), "needs the day with which it starts"),
+        (extract(lakehouse={"partitions": {"cadence": "weekly", "start": "2024-01-02"}}), "made by day"),
+        (extract(select_expr=["a"]), "holds rows as they come"),
+        (extract(expectations={"expect_all": {"a": "b > 0"}}), "holds rows as they come"),
+        ({"source_format": "kdb", "destination": "extract.t", "read_options": {"kdb.host": "h"}}, "holds extracts"),
         ({**asof(), "partition_cols": ["date", "sym"]}, "made by one column"),
         ({**asof(), "expectations": {"expect_all": {"a": "b > 0"}}}, "keeps every left row"),
         ({"destination_type": "view"}, "a view reads tables"),

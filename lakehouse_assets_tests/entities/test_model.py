@@ -208,6 +208,12 @@ def test_the_scd_type_may_be_text(given):
     assert ApplyChanges(sequence_by="s", stored_as_scd_type=given).stored_as_scd_type == 2
 
 
+EXTRACT = {
+    "source_format": "kdb",
+    "destination": "extract.trade",
+    "read_options": {"kdb.partition": "date"},
+    "lakehouse": {"partitions": {"cadence": "daily", "start": "2024-01-02"}},
+}
 ASOF = {
     "source_format": "asof",
     "source": "a",
@@ -223,7 +229,7 @@ ASOF = {
         ({"source_format": "sqlite"}, "landed"),
         ({"source_format": "kafka"}, "landed"),
         ({"source_format": "kdb"}, "landed"),
-        ({"source_format": "kdb", "read_options": {"kdb.partition": "date"}}, "extract"),
+        (EXTRACT, "extract"),
         ({"source_format": "dlt", "source": "x"}, "conformed"),
         ({"source_format": "delta"}, "conformed"),
         ({"source_format": "delta", "lakehouse": {"landed_by": "upload"}}, "landed"),

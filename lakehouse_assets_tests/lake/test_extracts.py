@@ -104,7 +104,7 @@ def test_a_file_of_somebody_else_is_refused(store: Extracts, tmp_path: Path) -> 
     place = tmp_path / "extract" / "trade" / f"date={DAY}"
     place.mkdir(parents=True)
     pq.write_table(table({}), place / "trade.parquet")
-    with pytest.raises(LakeError, match=r"(?s)no extract of this project.*move it away"):
+    with pytest.raises(LakeError, match=r"(?s)is no extract of.*move it away"):
         store.find(DAY)
 
 

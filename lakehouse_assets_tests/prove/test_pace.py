@@ -126,7 +126,15 @@ def test_a_replay_reads_what_was_shown(tmp_path: Path) -> None:
 def days() -> Entity:
     """Days in memory, which are extracted."""
     options = {"kdb.host": "localhost", "kdb.port": "5000", "kdb.partition": "date"}
-    return Entity(entity_id="b", source="trade", source_format="kdb", destination="extract.trade", read_options=options)
+    days = {"partitions": {"cadence": "daily", "start": "2024-01-02"}}
+    return Entity(
+        entity_id="b",
+        source="trade",
+        source_format="kdb",
+        destination="extract.trade",
+        read_options=options,
+        lakehouse=days,
+    )
 
 
 def open_days(entity: Entity) -> Memory:

@@ -42,6 +42,15 @@ def letter(of: pa.Field) -> str:
     return BY_NAME[kind.removesuffix(OF)].char.upper() if kind.endswith(OF) else BY_NAME[kind].char
 
 
+BY_DAY = {"partitions": {"cadence": "daily", "start": "2018-12-03"}}
+"""What the entity of an extract says beside its options."""
+
+
+def placed(by_date: bool) -> str:
+    """Where a table goes that is read by date, or whole."""
+    return "extract.trades" if by_date else "bronze.trades"
+
+
 class Desk:
     """The process.
 
@@ -133,15 +142,16 @@ class Office:
         self.wire = wire
         self._opened: list[KdbSource] = []
 
-    def entity(self, source: str = "trade", destination: str = "bronze.trades", **options: object) -> Entity:
+    def entity(self, source: str = "trade", destination: str = "", **options: object) -> Entity:
         """An entity that reads a table; names of options without `kdb.`."""
         given = {"host": "127.0.0.1", "port": self.wire.port, "timeout": 5, **options}
         return Entity(
             entity_id="trades",
             source=source,
-            destination=destination,
+            destination=destination or placed("partition" in given),
             source_format="kdb",
             read_options={f"kdb.{name}": value for name, value in given.items()},
+            lakehouse=BY_DAY if "partition" in given else {},
         )
 
     def open(self, source: str = "trade", **options: object) -> KdbSource:

@@ -11,6 +11,7 @@ from lakehouse_assets.errors import LakehouseError, SecretError, SettingsError
 from lakehouse_assets.sources.kdb_client import OwnClient
 from lakehouse_assets.sources.kdb_options import OPTIONS, KdbOptions, faults_of, options_of
 from lakehouse_assets.sources.kdb_pykx import PykxClient
+from lakehouse_assets_tests.sources.kdb_desk import BY_DAY
 
 SECRET = {"user": "u", "password": "${secret:KDB_WORD}"}
 
@@ -18,12 +19,14 @@ SECRET = {"user": "u", "password": "${secret:KDB_WORD}"}
 def entity(source: str = "trade", schema: str | None = None, **given: object) -> Entity:
     """An entity with options without `kdb.`; a name with `.` stands as it is."""
     options = {"host": "h", "port": 5010, **given}
+    by_date = given.get("partition") is not None or given.get("kdb.partition") is not None
     return Entity(
         entity_id="t",
         source=source,
-        destination="bronze.t",
+        destination="extract.t" if by_date else "bronze.t",
         source_format="kdb",
         source_schema=schema,
+        lakehouse=BY_DAY if by_date else {},
         read_options={
             name if "." in name else f"kdb.{name}": str(value) for name, value in options.items() if value is not None
         },
@@ -124,7 +127,7 @@ def test_what_cannot_be_is_refused(given: dict[str, object], told: str) -> None:
     with pytest.raises(SettingsError) as error:
         options_of(broken)
     assert told in str(error.value)
-    assert str(error.value).startswith("bronze.t: ")
+    assert str(error.value).startswith(("bronze.t: ", "extract.t: "))
     assert str(error.value) in map(str, faults_of(broken))
 
 

@@ -18,6 +18,7 @@ from lakehouse_assets.sources import kdb_queries as q
 from lakehouse_assets.sources.base import Source
 from lakehouse_assets.sources.kdb import KdbSource
 from lakehouse_assets_tests.sources.contract import Case, SourceContract
+from lakehouse_assets_tests.sources.kdb_desk import BY_DAY, placed
 
 DAYS = tuple(trading_days(date(2018, 12, 3), date(2018, 12, 31)))
 FIRST, SECOND, THIRD = DAYS[:3]
@@ -39,9 +40,10 @@ def source(server: KdbServer, table: str = "trade", **options: object) -> KdbSou
         Entity(
             entity_id="trades",
             source=table,
-            destination="bronze.trades",
+            destination=placed("partition" in given),
             source_format="kdb",
             read_options={f"kdb.{name}": value for name, value in given.items()},
+            lakehouse=BY_DAY if "partition" in given else {},
         )
     )
 

@@ -7,8 +7,18 @@ import datetime as dt
 import pyarrow as pa
 import pytest
 
-from lakehouse_assets.errors import CatalogError, SchemaDrift, SourceBusy, SourceError
+from lakehouse_assets.entities.model import TableName
+from lakehouse_assets.errors import (
+    CatalogError,
+    LakeError,
+    LakehouseError,
+    SchemaDrift,
+    SourceBusy,
+    SourceError,
+    SourceMissing,
+)
 from lakehouse_assets.sources.base import Fingerprint
+from lakehouse_assets.tables.refresh import plan_rebuild
 from lakehouse_assets_tests.tables.partition_lab import CATALOG, TRADE, Memory, PartitionLab
 
 DAYS = ("2024-01-02", "2024-01-03", "2024-01-04")
@@ -238,6 +248,70 @@ def test_two_entities_cannot_make_the_days_of_one_table(tmp_path):
     more = "  - {<<: *load, entity_id: t2, source: extract.quote, destination: bronze.trades, lakehouse: {feed: two}}\n"
     with pytest.raises(CatalogError, match="a table that is loaded from the extract extract.quote has one feed"):
         PartitionLab(tmp_path / "lake", CATALOG + more)
+
+
+def test_a_rebuild_takes_the_widest_types_of_all_days(tmp_path):
+    """K24: an older day may have a narrower type: the rebuilt table holds both, and what no type holds is refused first."""
+    it = lake(tmp_path, DAYS[1])
+    narrow = TRADE.set(2, pa.field("price", pa.float32()))
+    it.put("trade", DAYS[0], (1, "A", 0.5), schema=narrow)
+    it.put("quote", DAYS[0])
+    it.run()
+    it.run("bronze.trades", rebuild=True)
+    assert it.rows("bronze.trades", "price") == [(0.5,), (10.0,), (11.0,), (12.0,)]
+    it.put("trade", DAYS[0], (1, "A", "text"), schema=TRADE.set(2, pa.field("price", pa.string())))
+    it.run("extract.trade")
+    with pytest.raises(
+        SchemaDrift, match=f"price is string in the extract of {DAYS[0]} and double in that of {DAYS[1]}"
+    ):
+        it.run("bronze.trades", rebuild=True)
+    assert len(it.rows("bronze.trades")) == 4
+
+
+def test_a_join_is_mended_in_the_catalog(tmp_path):
+    """A column that is not there fails; once the catalog is right, the day is made as it says now."""
+    right = "select_expr: [date, sym, time, price, bid, ask, (bid + ask) / 2 AS mid]"
+    it = PartitionLab(tmp_path / "lake", CATALOG.replace(right, "select_expr: [date, symm]"))
+    it.day(DAYS[0])
+    with pytest.raises(LakehouseError, match="symm"):
+        it.run(*EVERY[:5])
+    it.declare(CATALOG)
+    it.run(*EVERY[4:])
+    assert len(it.rows("silver.joined")) == 3
+
+
+def test_a_row_belongs_to_the_day_that_it_is_made_of(tmp_path):
+    """A select list that makes the partition column of something else would lose rows to other days."""
+    for column in ("CAST(date_add(date, 1) AS DATE) AS date", "date AS day"):
+        with pytest.raises(CatalogError, match="the partition column 'date' has to come as it is"):
+            PartitionLab(tmp_path / "lake", CATALOG.replace("[date, sym, time,", f"[{column}, sym, time,"))
+
+
+def test_a_file_that_is_no_extract_holds_up_its_day_alone(tmp_path):
+    """A foreign or misplaced file is named; other days are loaded; directories that are no day are nobody's business."""
+    it = lake(tmp_path, DAYS[0])
+    it.day(DAYS[1])
+    it.day(DAYS[2])
+    it.run("extract.trade")
+    files = tmp_path / "lake" / "extract" / "trade"
+    (files / f"date={DAYS[1]}" / "trade.parquet").write_bytes(
+        (files / f"date={DAYS[2]}" / "trade.parquet").read_bytes()
+    )
+    (files / "date=20240102").mkdir()
+    (files / "date=20240102" / "trade.parquet").write_bytes((files / f"date={DAYS[0]}" / "trade.parquet").read_bytes())
+    with pytest.raises(LakeError, match=rf"failed \({DAYS[1]}\).*is no extract of {DAYS[1]}"):
+        it.run("bronze.trades")
+    assert {row[0] for row in it.rows("bronze.trades", "date")} == {day(DAYS[0]), day(DAYS[2])}
+
+
+def test_a_day_that_a_rebuild_did_not_reach_is_not_forgotten(tmp_path):
+    """A rebuild was interrupted before it made a day, and the extract of that day is gone: that is said."""
+    it = lake(tmp_path)
+    plan_rebuild(it.work, [(it.work.catalog.destinations[TableName("bronze", "trades")][0], key) for key in DAYS])
+    it.run("bronze.trades", partitions=[DAYS[0]])
+    (tmp_path / "lake" / "extract" / "trade" / f"date={DAYS[2]}" / "trade.parquet").unlink()
+    with pytest.raises(SourceMissing, match=f"interrupted before it made {DAYS[2]}"):
+        it.run("bronze.trades")
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ def test_volumes_are_not_reached_over_dbfs(lab: Lab) -> None:
         lab.client.api_client.do("POST", "/api/2.0/dbfs/create", body={"path": "/Volumes/main/ops/staging/a"})
 
 
-def test_a_workspace_without_dbfs_root(tmp_path) -> None:
+def test_a_workspace_without_dbfs_root(tmp_path, sdk) -> None:
     """403 with the words that new workspaces use, for every call."""
     with laboratory(tmp_path / "ws", dbfs=False) as lab:
         for call in (lab.client.dbfs.create, lab.client.dbfs.get_status, lab.client.dbfs.mkdirs):
