@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import pyarrow as pa
@@ -131,13 +132,19 @@ def _joined(value: Param) -> bytes:
     return b"".join(qipc.encode(value))
 
 
+def has_licence(environ: Mapping[str, str]) -> bool:
+    """Whether the environment says where a licence of kdb+ is: PyKX takes it from there."""
+    return any(environ.get(name) for name in ("QLIC", "KDB_LICENSE_B64", "KDB_K4LICENSE_B64"))
+
+
 def load() -> Any:
-    """PyKX, imported without a licence and without questions.
+    """PyKX, imported without questions, and without a licence unless there is one.
 
     Raises:
         NotRunnable: it is not installed.
     """
-    os.environ.setdefault("PYKX_UNLICENSED", "true")
+    if not has_licence(os.environ):
+        os.environ.setdefault("PYKX_UNLICENSED", "true")
     try:
         import pykx  # type: ignore[import-untyped,unused-ignore]
     except ImportError:

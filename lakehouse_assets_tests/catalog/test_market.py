@@ -71,7 +71,7 @@ def market(tmp_path: Path, server: KdbServer) -> Market:
 
 
 def test_bronze_holds_the_rows_as_they_are_served(market: Market) -> None:
-    """K31, K32: every row of trade and quote with its values, sizes included, in its place."""
+    """K21, K31, K32: a first run makes all that is not there; every row of trade and quote with its values, sizes included, in its place."""
     market.run(*TABLES[:4])
     for table, bronze in (("trade", "bronze.trades"), ("quote", "bronze.quotes")):
         for day in DAYS:

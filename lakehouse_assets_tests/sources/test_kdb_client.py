@@ -28,7 +28,7 @@ from lakehouse_assets.errors import (
     SourceUnreadable,
     TypeRefused,
 )
-from lakehouse_assets.sources import qipc
+from lakehouse_assets.sources import kdb_pykx, qipc
 from lakehouse_assets.sources.kdb_client import KdbServer, KdbTls, OwnClient
 from lakehouse_assets.sources.kdb_pykx import PykxClient
 from lakehouse_assets_tests.sources.kdb_wire import TRADES, Act, Peer, Wire
@@ -410,3 +410,9 @@ def test_a_certificate_that_cannot_be_read() -> None:
     refused = pytest.raises(SettingsError, match="certificate for kdb")
     with Wire() as wire, client(wire, tls=KdbTls("/no/such/file.pem")) as asking, refused:
         asking.value("1")
+
+
+@pytest.mark.parametrize(("environ", "licensed"), [({}, False), ({"QLIC": ""}, False), ({"QLIC": "/opt/kx"}, True)])
+def test_pykx_takes_a_licence_where_there_is_one(environ, licensed):
+    """K20: it runs without a licence unless QLIC (or the licence itself) is in the environment."""
+    assert kdb_pykx.has_licence(environ) is licensed
