@@ -59,6 +59,7 @@ def main(argv: list[str] | None = None) -> None:
             report.table(
                 f"In memory, {given.rows:,} trades, {given.rows * QUOTES:,} quotes, {kind}", rows, against=OURS
             )
+            report.target(f"peak of the process, {kind}", "at most 1.5 GB", 1_500, rows[0]["peak_mb"]["median"], "MB")
             others = common.measured(delta, given.repeat)
             report.table(f"Delta to Delta, {kind}", others, against="ours, embedded")
             _compare(answers)

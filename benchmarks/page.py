@@ -20,6 +20,8 @@ ORDER = (
     "json_to_silver",
     "history",
     "stocks_end_to_end",
+    "kdb_to_delta",
+    "asof_join",
     "reading",
     "idle_and_small_runs",
     "definitions",

@@ -85,9 +85,9 @@ def test_the_parts_of_a_step_make_up_the_whole_of_it():
     assert step.whole == 5.5
 
 
-OTHERS = [name for name in page.ORDER if name not in ("launched_steps", "stocks_end_to_end")]
-"""These two take minutes even at their smallest. The parts of launched steps are tested above, and each launch in
-`databricks`; for the way to gold see `test_kafka_benchmarks.py`."""
+OTHERS = [name for name in page.ORDER if name not in ("launched_steps", "stocks_end_to_end", "asof_join")]
+"""These take minutes even at their smallest. The parts of launched steps are tested above, and each launch in
+`databricks`; for the way to gold see `test_kafka_benchmarks.py`, for the join `engines/test_asof_engines.py`."""
 OF_A_BROKER = ("kafka_to_bronze", "json_to_silver")
 
 
